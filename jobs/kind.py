@@ -1,0 +1,223 @@
+"""What a job kind promises the orchestrator: its part of the sweep file, its metrics, its trials.
+
+A kind is one module in this folder. Nothing at its module level imports torch: the command line,
+the driver and the trial actors load every kind, and only the process that computes pays for torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Config = Mapping[str, Any]
+"""One trial's configuration: parameter name to plain JSON value."""
+
+
+class Metric(BaseModel):
+    """A number that every report of a kind carries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    direction: Literal["min", "max"] | None
+    """Which way is better; None for a number that is only watched (L0, dead fraction)."""
+    description: str
+    not_comparable_while_searching: tuple[str, ...] = ()
+    """Parameters whose search makes this metric meaningless to compare between trials."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory of one trial and of what it shares with its neighbours, in bytes, and its work."""
+
+    trial_bytes: int
+    shared_bytes: int
+    """Paid once a device: the language model and the activation buffer."""
+    shared_flop_per_token: float
+    trial_flop_per_token: float
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """All that a runner is told about the trial it runs. Picklable; no handle to the store."""
+
+    sweep: str
+    trial: str
+    config: Config
+    setup: Mapping[str, Any]
+    """The kind's part of the sweep file, as JSON (`Setup.model_validate` gives the object)."""
+    seed: int
+    max_members: int
+    device: str
+    gpu_ids: tuple[str, ...] = ()
+    """Physical devices that Ray gave to the trial; empty on a machine without GPUs."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trial stands after `advance`."""
+
+    tokens: int
+    metrics: Mapping[str, float] | None
+    """Set when the asked-for point was reached; None when `advance` came back before it."""
+    busy_seconds: float
+    """Device time since attaching: own step time plus an even share of the language model's."""
+    at: Mapping[str, Any] = field(default_factory=dict)
+    """Place and load for the dashboard: pack, pid, members, lm_tokens_per_second, ..."""
+    draining: bool = False
+    """The pack was asked to stop: save what there is and come back."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished trial's output folder, measured after it was loaded back."""
+
+    kind: str
+    """Artefact kind: `sae`, `embedding`, ..."""
+    metrics: Mapping[str, float]
+    record: Mapping[str, Any]
+    """Lineage, versions and whatever else says how the artefact came to be."""
+    busy_seconds: float
+
+
+class TrialLost(Exception):
+    """The process that computed the trial is gone: not its fault, it goes back.
+
+    Args:
+        reason: what went away, in a few words for the log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TrialOutOfMemory(Exception):
+    """The trial did not fit beside its neighbours; retried once at half the pack."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class TrialFailed(Exception):
+    """The trial cannot go on and trying it elsewhere will not help unless something is mended.
+
+    Args:
+        reason: one line for the table.
+        traceback: the rest, for the log.
+    """
+
+    def __init__(self, reason: str, traceback: str = "") -> None:
+        super().__init__(reason, traceback)
+        self.reason, self.traceback = reason, traceback
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class SweepUnusable(Exception):
+    """Nothing of the sweep can run here: no model, no data. The user mends it and runs again.
+
+    Args:
+        reason: the rule, the value and the way out, in one sentence.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TrialRunner(ABC):
+    """One trial inside its actor. Every method may raise the exceptions above."""
+
+    @abstractmethod
+    def attach(self, checkpoint: Path | None) -> int:
+        """Take the trial up, from a checkpoint folder if given; returns tokens already done."""
+
+    @abstractmethod
+    def advance(self, until_tokens: int, max_seconds: float) -> Progress:
+        """Work until the token count is reached, at most `max_seconds`, or until drained."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> int:
+        """Write the whole state into an empty folder; returns the tokens it stands for."""
+
+    @abstractmethod
+    def finish(self, folder: Path) -> Finished:
+        """Export into an empty folder, load back, measure. Raises TrialFailed if they differ."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Give everything back. Never raises for a pack that is already gone."""
+
+
+class JobKind(ABC):
+    """One kind of work. Subclassing registers it under its name."""
+
+    by_name: ClassVar[dict[str, type[JobKind]]] = {}
+
+    name: ClassVar[str]
+    artefact_kind: ClassVar[str]
+    Setup: ClassVar[type[BaseModel]]
+    """The top-level keys of a sweep file that this kind owns (model, data, hooks, tokens, ...)."""
+    metrics: ClassVar[Sequence[Metric]]
+    default_metric: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.name in JobKind.by_name:
+            raise TypeError(
+                f"two job kinds are named {cls.name!r}: {cls.__module__} and "
+                f"{JobKind.by_name[cls.name].__module__}; rename one"
+            )
+        JobKind.by_name[cls.name] = cls
+
+    @abstractmethod
+    def parameters(self) -> Mapping[str | None, type[BaseModel]]:
+        """The trial parameters, a pydantic model for each value of the discriminator.
+
+        `{None: Model}` for a kind without variants. Names that no model has are refused in the
+        search space; a name that only some variants have is sampled for those alone.
+        """
+
+    discriminator: ClassVar[str | None] = None
+    """The parameter that picks the model: `architecture` for SAEs."""
+
+    def implied_space(self, setup: Any) -> Mapping[str, Sequence[Any]]:
+        """Parameters the setup itself opens (`hooks: [a, b]` makes `hook` a choice of two)."""
+        del setup
+        return {}
+
+    @abstractmethod
+    def default_strata(self, searched: Sequence[str]) -> tuple[str, ...]:
+        """Names by which trials are grouped before they are compared, given what is searched."""
+
+    @abstractmethod
+    def check(self, setup: Any, config: Config) -> list[str]:
+        """Faults of one configuration that no single field shows (k above d_sae), as messages."""
+
+    @abstractmethod
+    def total_tokens(self, setup: Any, config: Config) -> int:
+        """How far a trial goes, in tokens (or the kind's own unit of progress)."""
+
+    @abstractmethod
+    def footprint(self, setup: Any, config: Config) -> Footprint:
+        """Memory and work of one trial, from formulas alone: no torch, no network."""
+
+    @abstractmethod
+    def runner(self, context: TrialContext) -> TrialRunner:
+        """The trial itself; called inside the trial's actor."""
+
+
+def job_kind(name: str) -> JobKind:
+    """Look a kind up by name. Raises ValueError that lists the known ones."""
+    if name not in JobKind.by_name:
+        known = ", ".join(sorted(JobKind.by_name))
+        raise ValueError(f"job={name!r} is unknown; known job kinds: {known}")
+    return JobKind.by_name[name]()

@@ -1,0 +1,1 @@
+"""The processes behind the job kinds: Ray actors that compute, and the runners that drive them."""

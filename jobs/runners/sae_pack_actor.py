@@ -1,0 +1,265 @@
+"""The Ray actor around `sae.pack.Pack`: one process that trains every SAE of one stream on one GPU.
+
+A thread steps the pack; the actor's methods run in Ray's thread pool and wait for it. Members whose
+trial has not been heard of for a while are dropped; a pack without members ends by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from sae.stream_errors import StreamError
+
+if TYPE_CHECKING:
+    from sae.pack import Pack
+    from sae.stream import ActivationStream
+
+logger = logging.getLogger(__name__)
+
+NAMESPACE = "saeq"
+SILENT_MEMBER_AFTER_S = 15.0
+IDLE_PACK_AFTER_S = 60.0
+MAX_CALLS = 256
+
+Answer = tuple[str, Any]
+"""("ok", value), ("out_of_memory", detail), ("unusable", reason) or ("failed", (reason, traceback)):
+exceptions of other libraries need not pickle, answers do."""
+
+
+class SaePackActor:
+    """See the module. Made by `pack_actor`, found again by its name."""
+
+    def __init__(self, stream: Mapping[str, Any], device: str, gpu_ids: Sequence[str]) -> None:
+        if gpu_ids:
+            # Ray blanks CUDA_VISIBLE_DEVICES for an actor that asked for no GPU. The trial that
+            # made this pack did ask; CUDA reads the variable when torch first uses the device.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
+        self._stream_json, self._device = stream, device
+        self._pack: Pack | None = None
+        self._stream: ActivationStream | None = None
+        self._load_error: Answer | None = None
+        self._loaded = threading.Event()
+        self._moved = threading.Condition()
+        self._heard_of: dict[str, float] = {}
+        self._draining: set[str] = set()
+        self._sweep_of: dict[str, str] = {}
+        self._idle_since = time.monotonic()
+        self._rate = _Rate()
+        threading.Thread(target=self._run, name="pack", daemon=True).start()
+
+    # The stepping thread
+
+    def _run(self) -> None:
+        self._load_error = self._guarded(self._load)
+        self._loaded.set()
+        if self._load_error[0] != "ok" or self._pack is None:
+            time.sleep(5)  # let waiting calls read the error, then make room for another try
+            self._exit()
+            return
+        while True:
+            worked = self._pack.run_step()
+            with self._moved:
+                self._moved.notify_all()
+                if not worked:
+                    self._moved.wait(timeout=0.2)
+            self._drop_silent_members()
+            if time.monotonic() - self._idle_since > IDLE_PACK_AFTER_S:
+                self._exit()
+                return
+
+    def _load(self) -> None:
+        import torch
+
+        from sae.pack import Pack
+        from sae.stream import ActivationStream
+        from sae.stream_spec import StreamSpec
+
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        spec = StreamSpec.model_validate(self._stream_json)
+        self._stream = ActivationStream(spec, device=torch.device(self._device))
+        self._pack = Pack(self._stream)
+
+    def _drop_silent_members(self) -> None:
+        now = time.monotonic()
+        if self._heard_of:
+            self._idle_since = now
+        for member, heard in list(self._heard_of.items()):
+            if now - heard > SILENT_MEMBER_AFTER_S:
+                logger.warning("member %s: its trial is silent, dropped", member)
+                self.detach(member)
+
+    def _exit(self) -> None:
+        ray.kill(ray.get_runtime_context().current_actor)
+
+    # What trials call
+
+    def place(self) -> dict[str, Any]:
+        """Where this pack runs, as soon as it is asked."""
+        return {"pid": os.getpid(), "host": os.uname().nodename, "device": self._device}
+
+    def attach(
+        self, member: str, sweep: str, config: Mapping[str, Any], total: int, folder: str | None
+    ) -> Answer:
+        """Take a member in; answers with its tokens. Waits for the model to be loaded."""
+        self._loaded.wait()
+        if self._load_error is not None and self._load_error[0] != "ok":
+            return self._load_error
+
+        def work() -> int:
+            from sae.architectures import parse_architecture
+
+            assert self._pack is not None
+            checkpoint = Path(folder) if folder else None
+            tokens = self._pack.attach(member, parse_architecture(dict(config)), total, checkpoint)
+            self._sweep_of[member] = sweep
+            self._heard_of[member] = time.monotonic()
+            return tokens
+
+        return self._guarded(work)
+
+    def heard_of(self, members: Sequence[str]) -> None:
+        """A trial's actor says that it is still there."""
+        for member in members:
+            if member in self._heard_of:
+                self._heard_of[member] = time.monotonic()
+
+    def advance(self, member: str, until: int, max_seconds: float) -> Answer:
+        """Wait until a member has `until` tokens; answers {"tokens", "metrics" | None, ...}."""
+        deadline = time.monotonic() + max_seconds
+
+        def work() -> dict[str, Any]:
+            assert self._pack is not None
+            pack = self._pack
+            pack.set_target(member, until)
+            with self._moved:
+                self._moved.notify_all()
+                while pack.tokens(member) < until and member not in self._draining:
+                    left = deadline - time.monotonic()
+                    if left <= 0 or not self._moved.wait(timeout=left):
+                        break
+            reached = pack.tokens(member) >= until
+            self.heard_of([member])
+            return {
+                "tokens": pack.tokens(member),
+                "metrics": pack.report(member) if reached else None,
+                "busy_seconds": pack.busy_seconds(member),
+                "draining": member in self._draining,
+                "at": self._load_now(),
+            }
+
+        return self._guarded(work)
+
+    def save(self, member: str, folder: str) -> Answer:
+        """Write a member's state into an empty folder; answers with its tokens."""
+
+        def work() -> int:
+            assert self._pack is not None
+            self._pack.save(member, Path(folder))
+            return self._pack.tokens_of_state(Path(folder))
+
+        return self._guarded(work)
+
+    def finish(self, member: str, folder: str) -> Answer:
+        """Export, load back and measure; answers {"metrics", "record", "busy_seconds"}."""
+
+        def work() -> dict[str, Any]:
+            assert self._pack is not None
+            report = self._pack.finish(member, Path(folder))
+            busy_seconds = self._pack.busy_seconds(member)
+            return {
+                "metrics": report.metrics,
+                "record": report.record,
+                "busy_seconds": busy_seconds,
+            }
+
+        return self._guarded(work)
+
+    def detach(self, member: str) -> None:
+        """Let a member go; no error when it is gone already."""
+        self._heard_of.pop(member, None)
+        self._draining.discard(member)
+        self._sweep_of.pop(member, None)
+        if self._pack is not None and member in self._pack.members:
+            self._pack.detach(member)
+
+    def drain(self, sweep: str) -> int:
+        """Every waiting call of a sweep comes back at once, to save what there is."""
+        members = [member for member, owner in self._sweep_of.items() if owner == sweep]
+        self._draining.update(members)
+        with self._moved:
+            self._moved.notify_all()
+        return len(members)
+
+    def _load_now(self) -> dict[str, Any]:
+        assert self._pack is not None
+        assert self._stream is not None
+        return {
+            **self.place(),
+            "members": len(self._pack.members),
+            "lm_tokens": self._stream.lm_tokens,
+            "lm_tokens_per_second": self._rate.update(self._stream.lm_tokens),
+        }
+
+    def _guarded(self, work: Callable[[], Any]) -> Answer:
+        """Run and answer; what fails here fails one trial and leaves the pack standing."""
+        try:
+            return "ok", work()
+        except BaseException as error:  # noqa: BLE001 - reported whole to the trial that asked
+            text = traceback.format_exc()
+            if isinstance(error, StreamError):
+                return "unusable", str(error)
+            if _is_out_of_memory(error):
+                return "out_of_memory", str(error).splitlines()[0] if str(error) else "out of memory"
+            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            return "failed", (line, text)
+
+
+class _Rate:
+    """Tokens per second over about the last ten seconds."""
+
+    def __init__(self) -> None:
+        self._points: list[tuple[float, int]] = []
+
+    def update(self, tokens: int) -> float:
+        now = time.monotonic()
+        self._points = [p for p in self._points if now - p[0] < 10] + [(now, tokens)]
+        seconds = now - self._points[0][0]
+        return (tokens - self._points[0][1]) / seconds if seconds > 0 else 0.0
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, MemoryError) or type(chain).__name__ == "OutOfMemoryError":
+            return True
+        chain = chain.__cause__
+    return False
+
+
+def pack_actor(
+    node_id: str, stream: Mapping[str, Any], key: str, device: str, gpu_ids: Sequence[str]
+) -> tuple[str, Any]:
+    """The pack of this node, device and stream: found by its name, or made. (name, handle)."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    name = f"pack-{node_id[:10]}-{'.'.join(gpu_ids) or 'cpu'}-{key}"
+    remote_class = ray.remote(SaePackActor)
+    handle = remote_class.options(
+        name=name,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        num_cpus=0,
+        max_concurrency=MAX_CALLS,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+    ).remote(dict(stream), device, list(gpu_ids))
+    return name, handle

@@ -1,0 +1,1 @@
+"""What runs where, when, and what it costs. The only place that knows Ray Tune and rich."""

@@ -1,0 +1,213 @@
+"""What can happen to a sweep and its trials, one class an event.
+
+Every event carries its writer, the writer's running number and the wall clock (for people only:
+nothing is ever ordered by it). An event about a trial carries the epoch of the lease it was
+written under. One writer holds one epoch of one trial, so (epoch, seq) orders a trial's events
+without any clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class EventBase(BaseModel):
+    """Stamped by the log writer when the event is appended."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+    writer: str = ""
+    seq: int = 0
+    at: float = 0.0
+    """Wall clock of the writer, seconds since 1970."""
+
+
+class TrialEvent(EventBase):
+    trial: str
+    epoch: int = 0
+    """Lease number; 0 for what happens without a lease."""
+
+
+class Submitted(EventBase):
+    event: Literal["submitted"] = "submitted"
+    spec_sha256: str
+    by: str = ""
+
+
+class DriverStarted(EventBase):
+    event: Literal["driver_started"] = "driver_started"
+    host: str
+    pid: int
+    num_nodes: int = 1
+    num_cpus: float = 0
+    num_gpus: float = 0
+    slots: int = 0
+    device: str = "cpu"
+    usd_per_hour: float = 0.0
+    """Price of everything this driver uses."""
+
+
+class DriverEnded(EventBase):
+    """Written by the driver itself, or by whoever saw its process dead."""
+
+    event: Literal["driver_ended"] = "driver_ended"
+    driver: str
+    """Writer id of the driver; every lease it still holds is free from here on."""
+    reason: str
+
+
+class Closed(EventBase):
+    """No further trial will be suggested."""
+
+    event: Literal["closed"] = "closed"
+    reason: str
+
+
+class Suggested(TrialEvent):
+    event: Literal["suggested"] = "suggested"
+    number: int
+    config: Mapping[str, Any]
+    total_tokens: int
+
+
+class Leased(TrialEvent):
+    event: Literal["leased"] = "leased"
+
+
+class Started(TrialEvent):
+    event: Literal["started"] = "started"
+    node: str = ""
+    device: str = ""
+    pack: str = ""
+    pid: int = 0
+    """Process of the pack."""
+    tokens: int = 0
+    """Where it goes on from: 0, or the tokens of its checkpoint."""
+    usd_per_hour: float = 0.0
+
+
+class Reported(TrialEvent):
+    event: Literal["reported"] = "reported"
+    tokens: int
+    metrics: Mapping[str, float | None]
+    """None stands for a number that was not finite (JSON has no NaN)."""
+    busy_seconds: float = 0.0
+    """Device time of this epoch so far."""
+    rung: int | None = None
+    """Set when this report stands at a rung: its token count."""
+    stratum: str | None = None
+    cutoff: float | None = None
+    """The value that had to be reached there, if there was anyone to compare with."""
+    at_place: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Checkpointed(TrialEvent):
+    event: Literal["checkpointed"] = "checkpointed"
+    tokens: int
+
+
+class Stopped(TrialEvent):
+    event: Literal["stopped"] = "stopped"
+    rule: str
+    rung: int | None
+    metric: str
+    value: float | None
+    cutoff: float | None
+    against: int
+    """How many trials it was compared with."""
+    reason: str
+    tokens: int
+
+
+class Diverged(TrialEvent):
+    event: Literal["diverged"] = "diverged"
+    rule: str
+    reason: str
+    tokens: int
+
+
+class Preempted(TrialEvent):
+    event: Literal["preempted"] = "preempted"
+    reason: str
+    tokens: int
+    """Tokens that are safe in a checkpoint."""
+    process_died: bool = False
+    """The trial's process went away by itself, as far as anyone saw."""
+
+
+class Failed(TrialEvent):
+    event: Literal["failed"] = "failed"
+    reason: str
+    traceback: str = ""
+    final: bool
+    """True when this was the last attempt the sweep allows."""
+    out_of_memory: bool = False
+
+
+class Finished(TrialEvent):
+    event: Literal["finished"] = "finished"
+    artefact: str
+    metrics: Mapping[str, float | None]
+    tokens: int
+    busy_seconds: float = 0.0
+
+
+class Cancelled(TrialEvent):
+    event: Literal["cancelled"] = "cancelled"
+    by: str = ""
+
+
+Event = Annotated[
+    Submitted
+    | DriverStarted
+    | DriverEnded
+    | Closed
+    | Suggested
+    | Leased
+    | Started
+    | Reported
+    | Checkpointed
+    | Stopped
+    | Diverged
+    | Preempted
+    | Failed
+    | Finished
+    | Cancelled,
+    Field(discriminator="event"),
+]
+
+AnyEvent = (
+    Submitted
+    | DriverStarted
+    | DriverEnded
+    | Closed
+    | Suggested
+    | Leased
+    | Started
+    | Reported
+    | Checkpointed
+    | Stopped
+    | Diverged
+    | Preempted
+    | Failed
+    | Finished
+    | Cancelled
+)
+
+_adapter: TypeAdapter[AnyEvent] = TypeAdapter(Event)
+
+
+def parse_event(line: bytes) -> AnyEvent:
+    """One line of a log segment. Raises pydantic's ValidationError for anything else."""
+    return _adapter.validate_json(line)
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON can hold them: NaN and infinities become None."""
+    return {
+        name: value if value == value and abs(value) != float("inf") else None
+        for name, value in metrics.items()
+    }

@@ -1,0 +1,65 @@
+"""Every key of the store, spelled once."""
+
+from __future__ import annotations
+
+
+class Layout:
+    """Keys and prefixes (a prefix ends in '/')."""
+
+    queue = "queue/"
+    artefacts = "artefacts/"
+    sweeps = "sweeps/"
+
+    def queued(self, sweep: str) -> str:
+        """The validated spec, with priority and state."""
+        return f"queue/{sweep}.json"
+
+    def sweep(self, sweep: str) -> str:
+        return f"sweeps/{sweep}/"
+
+    def spec_text(self, sweep: str) -> str:
+        """The sweep file as the user wrote it."""
+        return f"sweeps/{sweep}/sweep.yaml"
+
+    def log(self, sweep: str) -> str:
+        return f"sweeps/{sweep}/log/"
+
+    def segment(self, sweep: str, writer: str) -> str:
+        """One writer's events."""
+        return f"sweeps/{sweep}/log/{writer}.jsonl"
+
+    def heartbeat(self, sweep: str, writer: str) -> str:
+        """A counter that its driver moves on while it lives."""
+        return f"sweeps/{sweep}/drivers/{writer}.json"
+
+    def trial(self, sweep: str, trial: str) -> str:
+        return f"sweeps/{sweep}/trials/{trial}/"
+
+    def claim(self, sweep: str, trial: str) -> str:
+        """Exclusive: whoever creates it has suggested the trial."""
+        return f"sweeps/{sweep}/trials/{trial}/config.json"
+
+    def lease(self, sweep: str, trial: str, epoch: int) -> str:
+        """Exclusive: whoever creates it holds that epoch."""
+        return f"sweeps/{sweep}/trials/{trial}/leases/{epoch:06d}.json"
+
+    def end(self, sweep: str, trial: str) -> str:
+        """Exclusive: a trial ends once."""
+        return f"sweeps/{sweep}/trials/{trial}/end.json"
+
+    def checkpoints(self, sweep: str, trial: str) -> str:
+        return f"sweeps/{sweep}/trials/{trial}/checkpoints/"
+
+    def checkpoint(self, sweep: str, trial: str, tokens: int, epoch: int) -> str:
+        """Sorts by tokens, then by epoch."""
+        return f"{self.checkpoints(sweep, trial)}{tokens:015d}-{epoch:06d}/"
+
+    def output(self, sweep: str) -> str:
+        """Logs of the driver and its Ray actors."""
+        return f"sweeps/{sweep}/output/"
+
+    def artefact_kind(self, kind: str) -> str:
+        return f"artefacts/{kind}/"
+
+    def artefact(self, kind: str, artefact: str) -> str:
+        return f"artefacts/{kind}/{artefact}/"

@@ -1,0 +1,63 @@
+"""Tune's searcher and scheduler as thin windows onto the desk."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.desk import Desk, Done, Ticket
+from orchestrator.tune.trial import PAYLOAD
+
+logger = logging.getLogger(__name__)
+
+
+class DeskSearcher(Searcher):  # type: ignore[misc]
+    """Asks the desk for the next trial of the log."""
+
+    def __init__(self, desk: Desk, settings: Mapping[str, Any]) -> None:
+        super().__init__(metric=None, mode=None)
+        self._desk, self._settings = desk, dict(settings)
+        self._tickets: dict[str, Ticket] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        ticket = self._desk.next()
+        if isinstance(ticket, Done):
+            return str(Searcher.FINISHED)
+        if ticket is None:
+            return None
+        self._tickets[trial_id] = ticket
+        return {"ticket": ticket.to_json(), "settings": self._settings}
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Whatever was not settled by a result is lost; the desk knows which."""
+        del result, error
+        ticket = self._tickets.pop(trial_id, None)
+        if ticket is not None:
+            self._desk.on_lost(ticket, "its trial process is gone")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the log is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the log is the truth."""
+
+
+class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Lets the desk judge every result."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        del tune_controller
+        ticket = Ticket.from_json(trial.config["ticket"])
+        goes_on = self._desk.on_result(ticket, json.loads(result[PAYLOAD]))
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)

@@ -1,0 +1,215 @@
+"""The driver of one sweep: a process of its own that runs one Tuner over the sweep's log.
+
+It may be killed at any moment: what it knew is in the log, and the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.tune.exit_codes import EXIT_DONE, EXIT_DRAINED, EXIT_UNUSABLE
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+"""Tune keeps nothing for us (the log does) and says nothing on our terminal."""
+
+logger = logging.getLogger(__name__)
+
+DRAIN_WITHIN_S = 4.0
+
+
+def main() -> None:
+    """Entry of the driver's process."""
+    arguments = _parse(sys.argv[1:])
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s"
+    )
+    os.environ.update(QUIET)
+    sys.exit(_drive(arguments))
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.tune.driver")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--sweep", required=True)
+    parser.add_argument("--writer", required=True)
+    parser.add_argument("--ray-address", required=True)
+    return parser.parse_args(argv)
+
+
+def _drive(arguments: argparse.Namespace) -> int:
+    import ray
+
+    from jobs.runners.sae_pack_actor import NAMESPACE
+    from orchestrator.desk import Desk
+    from orchestrator.leases import Heartbeat
+    from orchestrator.log.events import DriverEnded, DriverStarted
+    from orchestrator.log.sweep_log import LogWriter, SweepLog
+    from orchestrator.placement import DoesNotFit
+    from orchestrator.queue import Queue
+    from orchestrator.store import Store
+
+    store = Store.open(arguments.store)
+    spec = Queue(store).get(arguments.sweep).spec
+    log = SweepLog(store, arguments.sweep, LogWriter(store, arguments.sweep, "driver", writer_id=arguments.writer))
+    _end_with_parent()
+    with Heartbeat(store, arguments.sweep, arguments.writer):
+        ray.init(
+            address=arguments.ray_address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level=logging.ERROR,
+        )
+        log.refresh()
+        try:
+            placement = _placement(spec)
+        except DoesNotFit as error:
+            log.append(DriverEnded(driver=arguments.writer, reason=str(error)))
+            return EXIT_UNUSABLE
+        log.append(
+            DriverStarted(
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                num_nodes=placement.num_nodes,
+                num_cpus=placement.num_cpus,
+                num_gpus=placement.num_gpus,
+                slots=placement.slots,
+                device=placement.device,
+                usd_per_hour=spec.price.usd_per_hour
+                * (placement.num_gpus if placement.device == "cuda" else placement.num_nodes),
+            )
+        )
+        desk = Desk(store, arguments.sweep, spec, log, placement.members)
+        drain = _Drain(desk, arguments.sweep)
+        signal.signal(signal.SIGTERM, drain)
+        signal.signal(signal.SIGINT, drain)
+        _fit(desk, spec, placement)
+        desk.release_all("its driver ended")
+        reason = desk.unusable or ("asked to stop" if drain.asked else "nothing left to do here")
+        log.append(DriverEnded(driver=arguments.writer, reason=reason))
+    ray.shutdown()
+    if desk.unusable:
+        return EXIT_UNUSABLE
+    return EXIT_DRAINED if drain.asked else EXIT_DONE
+
+
+def _placement(spec: Any) -> Any:
+    import ray
+
+    from orchestrator.machine import free_device_bytes
+    from orchestrator.placement import members_that_fit, place
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    num_gpus = sum(node.get("GPU", 0) for node in nodes)
+    device = "cuda" if spec.device == "cuda" or (spec.device == "auto" and num_gpus) else "cpu"
+    fit = members_that_fit(spec, spec.sample_configs(), free_device_bytes(device))
+    return place(spec, nodes, fit)
+
+
+def _fit(desk: Any, spec: Any, placement: Any) -> None:
+    from ray import tune
+
+    from orchestrator.tune.adapters import DeskScheduler, DeskSearcher
+    from orchestrator.tune.trial import SweepTrial
+
+    settings = {
+        "store": desk.store.url,
+        "job": spec.job,
+        "setup": spec.setup.model_dump(mode="json"),
+        "seed": 0,
+        "device": placement.device,
+        "checkpoint_seconds": spec.checkpoint.seconds,
+        "usd_per_hour": spec.price.usd_per_hour,
+    }
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.slots)
+    resources: dict[str, float] = {"CPU": placement.cpus_per_trial}
+    if placement.gpus_per_trial:
+        resources["GPU"] = placement.gpus_per_trial
+    scratch = Path(tempfile.mkdtemp(prefix="saeq-tune-"))
+    try:
+        tune.Tuner(
+            tune.with_resources(SweepTrial, tune.PlacementGroupFactory([resources])),
+            tune_config=tune.TuneConfig(
+                search_alg=DeskSearcher(desk, settings),
+                scheduler=DeskScheduler(desk),
+                num_samples=-1,
+                max_concurrent_trials=placement.slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(scratch), name=f"{desk.sweep}-{os.getpid()}", verbose=0
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Drain:
+    """Signal handler: packs give their members back, Tune's loop ends, at the latest in time."""
+
+    def __init__(self, desk: Any, sweep: str) -> None:
+        self._desk, self._sweep = desk, sweep
+        self.asked = False
+
+    def __call__(self, signum: int, frame: object) -> None:
+        del frame
+        if self.asked:
+            return
+        self.asked = True
+        self._desk.draining = True
+        logger.info("signal %d: draining", signum)
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def _drain(self) -> None:
+        import ray
+        from ray.exceptions import RayError
+
+        from jobs.runners.sae_pack_actor import NAMESPACE
+
+        places = (t.started.pack for t in self._desk.log.state.trials.values() if t.started)
+        for name in {place for place in places if place}:
+            try:
+                ray.get_actor(name, namespace=NAMESPACE).drain.remote(self._sweep)
+            except (ValueError, RayError):
+                logger.info("pack %s is gone already", name)
+        time.sleep(DRAIN_WITHIN_S)
+        logger.warning("not everything came back within %.0f s: leaving", DRAIN_WITHIN_S)
+        os._exit(EXIT_DRAINED)
+
+
+def _end_with_parent(poll_s: float = 1.0) -> None:
+    """Drain when the process that started us is gone, however it went."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(poll_s)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Quantities as people write them; kept in `jobs.units`, where the job kinds need them too."""
+
+from jobs.units import (
+    BadQuantity,
+    Bytes,
+    Hours,
+    Seconds,
+    Tokens,
+    Usd,
+    format_bytes,
+    format_duration,
+    format_rounded,
+    format_tokens,
+    format_usd,
+    parse_bytes,
+    parse_count,
+    parse_hours,
+    parse_seconds,
+    parse_tokens,
+    parse_usd,
+)
+
+__all__ = [
+    "BadQuantity",
+    "Bytes",
+    "Hours",
+    "Seconds",
+    "Tokens",
+    "Usd",
+    "format_bytes",
+    "format_duration",
+    "format_rounded",
+    "format_tokens",
+    "format_usd",
+    "parse_bytes",
+    "parse_count",
+    "parse_hours",
+    "parse_seconds",
+    "parse_tokens",
+    "parse_usd",
+]

@@ -1,0 +1,1 @@
+"""SAE maths: stream, pack, architectures, evaluation, export. No Ray, no rich."""

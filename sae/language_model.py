@@ -1,0 +1,230 @@
+"""A frozen language model whose module outputs can be read early in a pass, or replaced.
+
+A torch module. Shape suffixes: C = contexts, T = context length, D = width at the hook,
+V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from threading import RLock
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sae.hooks import resolve_hook
+from sae.model_files import ModelFiles, cache_dir, find_model, quiet_transformers
+from sae.stream_errors import OFFLINE_MODEL, BadModel, UnknownHook
+from sae.stream_spec import ModelSpec
+
+__all__ = ["BadModel", "Edit", "LanguageModel", "cache_dir", "resolve_device", "resolve_dtype"]
+
+Edit = Callable[[Tensor], Tensor]
+"""What replaces a module's output: [C, T, D] in, [C, T, D] out."""
+
+
+class _PassIsOver(Exception):
+    """Every asked-for module has run; the rest of the forward pass would be wasted."""
+
+
+class LanguageModel:
+    """A causal language model, in eval mode, without gradients, for one caller at a time."""
+
+    def __init__(self, model: Any, tokenizer: Any, files: ModelFiles) -> None:
+        self.model: Any = model
+        self.tokenizer: Any = tokenizer
+        self.files = files
+        self.lock = RLock()
+        """Held during each call: an evaluation thread and the training loop share the model."""
+        self.module_names: frozenset[str] = frozenset(name for name, _ in model.named_modules())
+        self._path_by_hook: dict[str, str] = {}
+        self._width_by_path: dict[str, int] = {}
+
+    @classmethod
+    def load(cls, spec: ModelSpec, device: str | torch.device, hooks: Iterable[str] = ()) -> Self:
+        """Load a model and its tokenizer.
+
+        Args:
+            device: where the weights go; `auto` is CUDA if there is any.
+            hooks: checked right away.
+
+        Raises BadModel if the model cannot be had, UnknownHook if it lacks a hook.
+        """
+        target = resolve_device(device)
+        dtype = resolve_dtype(spec, target)
+        files = find_model(spec, dtype)
+        language_model = cls(*_load(spec, files, dtype, target), files)
+        for hook in hooks:
+            language_model.path_of(hook)
+        return language_model
+
+    @property
+    def family(self) -> str:
+        """`model_type` of the model's configuration."""
+        return str(self.model.config.model_type)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(self.model.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of weights and activations."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def max_context(self) -> int | None:
+        """Longest context the model was made for, in tokens; None if it does not say."""
+        config = self.model.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """Beginning-of-sequence token, None if the tokenizer has none."""
+        return None if self.tokenizer.bos_token_id is None else int(self.tokenizer.bos_token_id)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """End-of-sequence token, None if the tokenizer has none."""
+        return None if self.tokenizer.eos_token_id is None else int(self.tokenizer.eos_token_id)
+
+    @property
+    def special_token_ids(self) -> tuple[int, ...]:
+        """Tokens that stand for no text, in ascending order."""
+        return tuple(sorted(set(self.tokenizer.all_special_ids)))
+
+    def path_of(self, hook: str) -> str:
+        """Module path of a hook. Raises UnknownHook with the nearest names."""
+        if hook not in self._path_by_hook:
+            self._path_by_hook[hook] = resolve_hook(hook, self.family, self.module_names)
+        return self._path_by_hook[hook]
+
+    def d_in(self, hook: str) -> int:
+        """Width of the activations at a hook. Raises UnknownHook."""
+        path = self.path_of(hook)
+        if path not in self._width_by_path:
+            tokens_CT = torch.zeros((1, 2), dtype=torch.long)
+            self._width_by_path[path] = self.activations(tokens_CT, [hook])[hook].shape[-1]
+        return self._width_by_path[path]
+
+    @torch.inference_mode()
+    def activations(self, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+        """Read module outputs, in a pass that stops once all of them are known.
+
+        Args:
+            tokens_CT: token ids, [C, T]; moved to the model's device.
+            hooks: module paths or aliases; the keys of the result.
+
+        Returns [C, T, D] tensors in the model's precision. They are inference tensors: `clone`
+        them before a computation that needs gradients. Raises UnknownHook.
+        """
+        path_by_hook = {hook: self.path_of(hook) for hook in hooks}
+        missing = set(path_by_hook.values())
+        found: dict[str, Tensor] = {}
+
+        def keep(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+            del module, inputs
+            found[path] = _hidden_CTD(path, output)
+            missing.discard(path)
+            if not missing:
+                raise _PassIsOver
+
+        with self.lock, ExitStack() as undo:
+            for path in sorted(missing):
+                module = self.model.get_submodule(path)
+                undo.callback(module.register_forward_hook(partial(keep, path)).remove)
+            try:
+                self._body(input_ids=tokens_CT.to(self.device), use_cache=False)
+            except _PassIsOver:
+                pass
+            else:
+                raise UnknownHook(
+                    f"module {sorted(missing)[0]!r} does not run in a forward pass; hook a block, "
+                    "or its attention or MLP"
+                )
+        return {hook: found[path] for hook, path in path_by_hook.items()}
+
+    @torch.inference_mode()
+    def logits(self, tokens_CT: Tensor, edit: Mapping[str, Edit] | None = None) -> Tensor:
+        """Run the whole model, with module outputs replaced where `edit` says so.
+
+        Args:
+            tokens_CT: token ids, [C, T]; moved to the model's device.
+            edit: hook to a function from the module's output [C, T, D] to its replacement.
+
+        Returns [C, T, V] in the model's precision. Raises UnknownHook.
+        """
+        edits = {self.path_of(hook): change for hook, change in (edit or {}).items()}
+
+        def replace(change: Edit, path: str, module: nn.Module, inputs: Any, output: Any) -> Any:
+            del module, inputs
+            old_CTD = _hidden_CTD(path, output)
+            new_CTD = change(old_CTD).to(old_CTD.dtype)
+            return (new_CTD, *output[1:]) if isinstance(output, tuple) else new_CTD
+
+        with self.lock, ExitStack() as undo:
+            for path, change in edits.items():
+                module = self.model.get_submodule(path)
+                undo.callback(module.register_forward_hook(partial(replace, change, path)).remove)
+            output = self.model(input_ids=tokens_CT.to(self.device), use_cache=False)
+        logits_CTV: Tensor = output.logits
+        return logits_CTV
+
+    @property
+    def _body(self) -> Any:
+        """The model without its head."""
+        return self.model.base_model
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn `auto` into CUDA if there is any, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def resolve_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
+    """The asked-for precision, else bfloat16 on CUDA and float32 elsewhere."""
+    default = "bfloat16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, spec.dtype or default)
+    return dtype
+
+
+def _load(
+    spec: ModelSpec, files: ModelFiles, dtype: torch.dtype, device: torch.device
+) -> tuple[Any, Any]:
+    origin = {
+        "pretrained_model_name_or_path": files.name,
+        "revision": files.revision,
+        "local_files_only": files.local_only,
+        "trust_remote_code": spec.trust_remote_code,
+    }
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(**origin)
+            # No attn_implementation: transformers takes sdpa wherever it computes the same, and
+            # must not for models whose attention scores are soft-capped (Gemma 2).
+            model = AutoModelForCausalLM.from_pretrained(**origin, dtype=dtype)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise BadModel(f"model {spec.label!r} cannot be loaded: {reason}; {OFFLINE_MODEL}") from (
+            error
+        )
+    return model.to(device).eval().requires_grad_(False), tokenizer
+
+
+def _hidden_CTD(path: str, output: Any) -> Tensor:
+    hidden = output[0] if isinstance(output, tuple) else output
+    if not isinstance(hidden, Tensor) or hidden.ndim != 3:
+        raise UnknownHook(
+            f"module {path!r} does not give one vector a token; hook a block, or its attention "
+            "or MLP"
+        )
+    return hidden

@@ -1,0 +1,237 @@
+"""One SAE in training, stepped by sae_lens's own trainer.
+
+Shape suffixes: B = tokens in the batch, D = d_in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
+
+from sae.activation_source import ActivationSource
+from sae.architectures import ArchitectureConfig
+
+FEATURE_SAMPLING_WINDOW_STEPS = 2000
+"""Steps over which firing frequencies are counted before they start anew; sae_lens's default."""
+
+
+class LossTally:
+    """Mean and maximum of the training loss since the last report, without a host sync a step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sum = torch.zeros((), dtype=torch.float32, device=device)
+        self.max = torch.full((), -torch.inf, dtype=torch.float32, device=device)
+        self.num_steps = 0
+        self.last: dict[str, float] = {}
+
+    def add(self, loss: Tensor) -> None:
+        """Count one step's loss, a scalar; NaN stays NaN in both numbers."""
+        loss = loss.detach().float()
+        self.sum += loss
+        self.max = torch.maximum(self.max, loss)
+        self.num_steps += 1
+
+    def report(self) -> dict[str, float]:
+        """`loss` and `loss_max` since the last report, or the last report if no step came since.
+
+        Empty before the first step: there is no loss yet, and NaN would count as divergence.
+        """
+        if self.num_steps:
+            self.last = {"loss": self.sum.item() / self.num_steps, "loss_max": self.max.item()}
+            self.sum.zero_()
+            self.max.fill_(-torch.inf)
+            self.num_steps = 0
+        return dict(self.last)
+
+
+class Member:
+    """One SAE: weights, optimizer, schedules and the record of what it has been fed.
+
+    Args:
+        config: the SAE and how it is trained.
+        hook: module whose output it reconstructs.
+        d_in: width of the activations.
+        total_tokens: length of the whole training; the schedules are laid out over it.
+        batch_tokens: tokens in a step's batch.
+        scale: factor on the activations where the config normalises them.
+        mean_D: mean activation, unscaled, where the config starts the decoder's bias from it.
+        metadata: what sae_lens stores with the SAE.
+
+    Raises:
+        ValueError: the configuration has faults, alone or for so many steps.
+    """
+
+    def __init__(
+        self,
+        config: ArchitectureConfig,
+        *,
+        hook: str,
+        d_in: int,
+        total_tokens: int,
+        batch_tokens: int,
+        scale: float,
+        mean_D: Tensor,
+        device: str | torch.device = "cpu",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        faults = config.faults(total_steps=total_tokens // batch_tokens)
+        if faults:
+            raise ValueError("; ".join(faults))
+        self.config = config
+        self.hook = hook
+        self.d_in = d_in
+        self.total_tokens = total_tokens
+        self.batch_tokens = batch_tokens
+        self.device = torch.device(device)
+        self.segments: list[tuple[int, int]] = []
+        self.step_seconds = 0.0
+        self.losses = LossTally(self.device)
+        self.trainer = self._build_trainer(scale, mean_D, metadata or {})
+
+    @classmethod
+    def from_source(
+        cls,
+        config: ArchitectureConfig,
+        source: ActivationSource,
+        total_tokens: int,
+        device: str | torch.device = "cpu",
+    ) -> Member:
+        """A fresh member for a source's activations. Raises ValueError for an unknown hook."""
+        hook = hook_of(config, source)
+        return cls(
+            config,
+            hook=hook,
+            d_in=source.d_in(hook),
+            total_tokens=total_tokens,
+            batch_tokens=source.batch_tokens,
+            scale=source.scale(hook),
+            mean_D=source.mean(hook),
+            device=device,
+            metadata={"hook_name": hook},
+        )
+
+    def _build_trainer(
+        self, scale: float, mean_D: Tensor, metadata: Mapping[str, Any]
+    ) -> SAETrainer[Any, Any]:
+        config = self.config
+        sae = config.build_sae(self.d_in, self.device, metadata)
+        normalises = config.normalize_activations == "expected_average_only_in"
+        if config.b_dec_init == "mean":
+            factor = scale if normalises else 1.0
+            sae.b_dec.data.copy_(mean_D.to(self.device) * factor)
+        trainer = SAETrainer(cfg=self.trainer_config(), sae=sae, data_provider=iter(()))
+        if normalises:
+            trainer.activation_scaler.scaling_factor = scale
+        return trainer
+
+    def trainer_config(self) -> SAETrainerConfig:
+        """The sae_lens trainer's configuration, logging switched off."""
+        config = self.config
+        return SAETrainerConfig(
+            total_training_samples=self.total_tokens,
+            train_batch_size_samples=self.batch_tokens,
+            lr=config.lr,
+            lr_end=config.final_lr,
+            lr_scheduler_name=config.lr_schedule,
+            lr_warm_up_steps=config.lr_warm_up_steps,
+            lr_decay_steps=config.lr_decay_steps,
+            adam_beta1=config.adam_beta1,
+            adam_beta2=config.adam_beta2,
+            device=str(self.device),
+            autocast=config.autocast,
+            dead_feature_window=config.dead_feature_window,
+            feature_sampling_window=FEATURE_SAMPLING_WINDOW_STEPS,
+            n_checkpoints=0,
+            save_final_checkpoint=False,
+            logger=LoggingConfig(log_to_wandb=False),
+        )
+
+    @property
+    def sae(self) -> Any:
+        """The sae_lens TrainingSAE; it works on activations times `scale`."""
+        return self.trainer.sae
+
+    @property
+    def scale(self) -> float:
+        """Factor between activations and what the SAE sees; 1 where nothing is normalised."""
+        factor = self.trainer.activation_scaler.scaling_factor
+        return 1.0 if factor is None else float(factor)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on so far."""
+        return int(self.trainer.n_training_samples)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return int(self.trainer.n_training_steps)
+
+    @property
+    def group_key(self) -> Hashable:
+        """Members with equal keys have tensors of equal shape and may be stepped together."""
+        return (
+            self.hook,
+            self.config.architecture,
+            self.d_in,
+            self.config.d_sae,
+            self.config.dtype,
+        )
+
+    @property
+    def end_position(self) -> int:
+        """First stream position that it has not been fed, counted from its last one; 0 if new."""
+        return self.segments[-1][1] if self.segments else 0
+
+    def step(self, batch_BD: Tensor, position: int) -> None:
+        """Train on the batch of one stream position; one optimizer step.
+
+        Args:
+            batch_BD: raw activations; scaled here.
+            position: where in the stream the batch is from, for the record.
+        """
+        started = time.perf_counter()
+        self._restart_frequencies_at_window()
+        output = self.trainer.step(batch_BD.to(self.device, self.sae.dtype))
+        self.trainer.n_training_steps += 1
+        self.losses.add(output.loss)
+        self._record_position(position)
+        self.step_seconds += time.perf_counter() - started
+
+    def _restart_frequencies_at_window(self) -> None:
+        """Start firing frequencies anew where sae_lens's `maybe_reset_sparsity` does.
+
+        That one also draws a wandb histogram, a host sync that nobody would look at.
+        """
+        steps = self.steps
+        if steps and steps % FEATURE_SAMPLING_WINDOW_STEPS == 0:
+            self.trainer.act_freq_scores = torch.zeros_like(self.trainer.act_freq_scores)
+            self.trainer.n_frac_active_samples = 0
+
+    def _record_position(self, position: int) -> None:
+        if self.segments and self.segments[-1][1] == position:
+            self.segments[-1] = (self.segments[-1][0], position + 1)
+        else:
+            self.segments.append((position, position + 1))
+
+    def drop_gradients(self) -> None:
+        """Free what a step that broke off has left behind."""
+        self.trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def hook_of(config: ArchitectureConfig, source: ActivationSource) -> str:
+    """The hook a configuration means. Raises ValueError if the source has it not, or has many."""
+    hooks: Sequence[str] = source.hooks
+    if config.hook is None and len(hooks) == 1:
+        return hooks[0]
+    if config.hook is not None and config.hook in hooks:
+        return config.hook
+    raise ValueError(
+        f"hook={config.hook!r} is not in this stream; its hooks are {', '.join(hooks)}; name one"
+    )

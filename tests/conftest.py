@@ -1,0 +1,10 @@
+"""Order of the tests: what is slow runs last, so that a plain mistake shows within seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort stably by the `slow` mark."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
