@@ -111,11 +111,12 @@ class TrialFailed(Exception):
     Args:
         reason: one line for the table.
         traceback: the rest, for the log.
+        final: whether trying again would only fail the same way.
     """
 
-    def __init__(self, reason: str, traceback: str = "") -> None:
-        super().__init__(reason, traceback)
-        self.reason, self.traceback = reason, traceback
+    def __init__(self, reason: str, traceback: str = "", final: bool = False) -> None:
+        super().__init__(reason, traceback, final)
+        self.reason, self.traceback, self.final = reason, traceback, final
 
     def __str__(self) -> str:
         return self.reason

@@ -34,7 +34,7 @@ from orchestrator.log.events import (
 from orchestrator.log.state import SweepState, TrialState
 from orchestrator.log.sweep_log import SweepLog
 from orchestrator.spec import SweepSpec
-from orchestrator.stopping import judge_guards, stratum_of
+from orchestrator.stopping import compared_with, judge_guards, stratum_of
 from orchestrator.store import Store
 
 logger = logging.getLogger(__name__)
@@ -223,42 +223,39 @@ class Desk:
         return False
 
     def _on_report(self, ticket: Ticket, result: Mapping[str, Any]) -> bool:
+        spec = self.spec
         state = self.log.refresh()
         trial = state.trials[ticket.trial]
-        metrics = finite(result["metrics"])
-        tokens = result["tokens"]
-        guard = judge_guards(self.spec.guards, trial.history, tokens, metrics)
-        rungs = self.spec.early_stop.rungs(ticket.total_tokens)
-        rung = max((r for r in rungs if r <= tokens), default=None)
-        if rung in trial.rungs:
-            rung = None
-        stratum = stratum_of(ticket.config, metrics, self.spec.strata)
+        metrics, tokens = finite(result["metrics"]), result["tokens"]
         report = Reported(
             trial=ticket.trial,
             epoch=ticket.epoch,
             tokens=tokens,
             metrics=metrics,
             busy_seconds=result["busy_seconds"],
-            rung=rung,
-            stratum=stratum,
+            rung=self._new_rung(trial, tokens),
+            stratum=stratum_of(ticket.config, metrics, spec.strata),
             at_place=result["at"],
         )
+        guard = judge_guards(spec.guards, trial.history, report)
         if guard is not None:
-            self.log.append(report)
+            self.log.append(report.model_copy(update={"rung": None}))
             self._end(ticket, Diverged, rule=guard.rule, reason=guard.reason, tokens=tokens)
             return False
-        if rung is None:
+        if report.rung is None:
             self.log.append(report)
             return not self.draining
-        others = {t: r for t, r in state.rung(rung, stratum).items() if t != ticket.trial}
-        verdict = self.spec.early_stop.judge(trial, report, others)
+        others = compared_with(state.trials.values(), report, spec.strata)
+        verdict = spec.early_stop.judge(
+            trial, report, others, metric=spec.metric, direction=spec.direction
+        )
         self.log.append(report.model_copy(update={"cutoff": verdict.cutoff}))
         if verdict.stop:
             self._end(
                 ticket,
                 Stopped,
                 rule=verdict.rule,
-                rung=rung,
+                rung=report.rung,
                 metric=verdict.metric,
                 value=verdict.value,
                 cutoff=verdict.cutoff,
@@ -267,6 +264,12 @@ class Desk:
                 tokens=tokens,
             )
         return not (verdict.stop or self.draining)
+
+    def _new_rung(self, trial: TrialState, tokens: int) -> int | None:
+        """The highest rung that a report stands at and that the trial was not judged at yet."""
+        rungs = self.spec.early_stop.rungs(trial.total_tokens)
+        rung = max((r for r in rungs if r <= tokens), default=None)
+        return None if rung in trial.rungs else rung
 
     def _on_failed(self, ticket: Ticket, result: Mapping[str, Any]) -> None:
         trial = self.log.state.trials[ticket.trial]

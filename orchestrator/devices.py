@@ -12,8 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-USABLE_MEMORY = 0.9
-"""Share of a device's memory that is planned with; the rest is the runtime's and fragmentation."""
+from orchestrator.machine import GPU_SHARE, free_device_bytes, num_cpus
 
 EFFICIENCY = 0.4
 """Share of the peak that matrix products of these shapes reach, for estimates not measured."""
@@ -32,6 +31,8 @@ class DeviceProfile(BaseModel):
     name: str
     kind: Literal["cuda", "cpu"]
     memory_bytes: int = Field(gt=0)
+    usable_bytes: int = Field(ge=0)
+    """What trials may be planned with; the same number a driver works with."""
     bf16_flop_per_second: float = Field(gt=0)
     """Dense peak; what the language model runs at on a GPU. On a CPU the fp32 peak."""
     fp32_flop_per_second: float = Field(gt=0)
@@ -40,10 +41,6 @@ class DeviceProfile(BaseModel):
     """How many of them work side by side."""
     here: bool = False
     """Whether this machine has it."""
-
-    @property
-    def usable_bytes(self) -> int:
-        return int(self.memory_bytes * USABLE_MEMORY)
 
 
 class UnknownDevice(ValueError):
@@ -65,6 +62,7 @@ def _gpu(name: str, memory_mib: int, bf16_tflops: float, fp32_tflops: float) -> 
         name=name,
         kind="cuda",
         memory_bytes=memory_mib * 1024**2,
+        usable_bytes=int(memory_mib * 1024**2 * GPU_SHARE),
         bf16_flop_per_second=bf16_tflops * 1e12,
         fp32_flop_per_second=fp32_tflops * 1e12,
     )
@@ -109,6 +107,7 @@ def this_machine(device: Literal["auto", "cpu", "cuda"] = "auto") -> DeviceProfi
         update={
             "name": name,
             "memory_bytes": memory_bytes,
+            "usable_bytes": int(memory_bytes * GPU_SHARE),
             "num_devices": len(gpus),
             "here": True,
         }
@@ -148,13 +147,13 @@ def _matching_gpu(name: str, memory_bytes: int) -> DeviceProfile:
 
 
 def _cpu_here() -> DeviceProfile:
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    num_cores = num_cores or 1
+    num_cores = num_cpus()
     peak = num_cores * _cpu_hz() * CPU_FLOP_PER_CYCLE
     return DeviceProfile(
         name=f"this machine, {num_cores} core{'s' if num_cores > 1 else ''}",
         kind="cpu",
-        memory_bytes=_memory_bytes(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        usable_bytes=free_device_bytes("cpu"),
         bf16_flop_per_second=peak,
         fp32_flop_per_second=peak,
         here=True,
@@ -168,13 +167,3 @@ def _cpu_hz() -> float:
         return CPU_DEFAULT_HZ
     found = re.search(r"^cpu MHz\s*:\s*([0-9.]+)", text, re.MULTILINE)
     return float(found[1]) * 1e6 if found else CPU_DEFAULT_HZ
-
-
-def _memory_bytes() -> int:
-    """Memory of this machine, or of its control group where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total

@@ -22,9 +22,10 @@ When = tuple[tuple[str, tuple[Any, ...]], ...]
 
 def value_key(value: Any) -> str:
     """Equal for values that mean the same (16 and 16.0), unequal for 1 and true."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and value == int(value):
         return str(int(value))
-    return json.dumps(value)
+    return json.dumps(value, default=str)
 
 
 def plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """How much of a sweep early stopping is expected to leave, before a single trial has run.
 
-The sweep's own rule judges trials whose metric is drawn at random and never changes: every order of
-merit is equally likely, and a rung ranks as the end would. Real curves cross, so real sweeps differ.
+The sweep's own rule judges trials whose metric is drawn at random and never changes: every order
+of merit is equally likely, and a rung ranks as the end would. Real curves cross.
 """
 
 from __future__ import annotations

@@ -139,21 +139,17 @@ def closest(name: object, known: Iterable[str]) -> str | None:
 
 def unknown_key(path: KeyPath, known: Sequence[str], what: str = "key") -> Fault:
     """A key that nothing takes; the path's last part is the key."""
-    return Fault(
-        path,
-        f"unknown {what}; known: {listed(sorted(known))}" if known else f"unknown {what}",
-        way_out="rename or remove it",
-        suggestion=closest(path[-1], known),
-    )
+    suggestion = closest(path[-1], known)
+    is_short = known and not suggestion
+    way_out = f"known here: {listed(sorted(known))}" if is_short else "rename or remove it"
+    return Fault(path, f"unknown {what}", way_out=way_out, suggestion=suggestion)
 
 
 def value_at(data: Any, path: KeyPath) -> Any:
     """The value under a path, or NOT_SHOWN where there is none."""
     for part in path:
-        if isinstance(data, Mapping) and part in data:
-            data = data[part]
-        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
+        is_listed = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+        if not is_listed and not (isinstance(data, Mapping) and part in data):
             return NOT_SHOWN
+        data = data[part]
     return data

@@ -32,24 +32,6 @@ class Placement:
     num_gpus: float
 
 
-def members_that_fit(spec: SweepSpec, configs: Sequence[Mapping[str, object]], free: int) -> int:
-    """Trials of the largest kind that fit into a device's memory, in bytes, beside what is shared.
-
-    Raises DoesNotFit with the numbers when not even one does.
-    """
-    footprints = [spec.kind.footprint(spec.setup, config) for config in configs]
-    shared = max(footprint.shared_bytes for footprint in footprints)
-    largest = max(footprint.trial_bytes for footprint in footprints)
-    fit = (free - shared) // max(largest, 1)
-    if fit < 1:
-        raise DoesNotFit(
-            f"a trial needs {largest / 2**30:.2f} GiB beside {shared / 2**30:.2f} GiB for the "
-            f"language model, but the device has {free / 2**30:.2f} GiB; use a smaller d_sae, "
-            "a smaller model dtype, or a larger device"
-        )
-    return int(fit)
-
-
 def place(spec: SweepSpec, nodes: Sequence[Mapping[str, float]], fit: int) -> Placement:
     """Spread a sweep over the nodes of a cluster.
 
@@ -62,7 +44,7 @@ def place(spec: SweepSpec, nodes: Sequence[Mapping[str, float]], fit: int) -> Pl
     if wants_gpu and num_gpus < 1:
         raise DoesNotFit("device: cuda was asked for, but no node has a GPU; use device: auto")
     usable = [n for n in nodes if n.get("GPU" if wants_gpu else "CPU", 0.0) >= 1]
-    members = min(spec.pack.members or DEFAULT_MEMBERS, fit, max(1, spec.trials))
+    members = max(1, min(spec.pack.members or DEFAULT_MEMBERS, fit, spec.trials))
     devices = num_gpus if wants_gpu else len(usable)
     least_cpus = min((n.get("CPU", 1.0) for n in usable), default=1.0)
     per_node = members * max((n.get("GPU", 1.0) for n in usable), default=1.0)

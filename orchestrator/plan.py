@@ -1,8 +1,10 @@
-"""What a sweep would run, and what it would cost: arithmetic alone, nothing is loaded or written."""
+"""What a sweep would run, and what it would cost: arithmetic; nothing is loaded or written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +13,7 @@ from jobs.kind import Footprint
 from orchestrator.calibration import Calibration
 from orchestrator.devices import EFFICIENCY, DeviceProfile
 from orchestrator.expectation import Expectation, expected_share
+from orchestrator.placement import DEFAULT_MEMBERS, DoesNotFit
 from orchestrator.prices import usd_per_hour
 from orchestrator.spec import SweepSpec
 from orchestrator.units import format_bytes
@@ -90,7 +93,16 @@ class Plan(_Part):
     calibration: Calibration | None = None
 
 
-class TrialTooLarge(ValueError):
+@dataclass(frozen=True)
+class _Work:
+    """One trial's size."""
+
+    tokens: int
+    num_reports: int
+    footprint: Footprint
+
+
+class TrialTooLarge(DoesNotFit):
     """A trial that fits no device that was asked about."""
 
     def __init__(self, need_bytes: int, shared_bytes: int, config: str, devices: str) -> None:
@@ -124,6 +136,8 @@ def plan(
     kind = spec.kind
     totals = [kind.total_tokens(spec.setup, config) for config in configs]
     footprints = [kind.footprint(spec.setup, config) for config in configs]
+    reports = [len(spec.report_points(config)) for config in configs]
+    work = list(starmap(_Work, zip(totals, reports, footprints, strict=True)))
     largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
     _refuse_what_fits_nowhere(footprints[largest], configs[largest], devices)
     share = expected_share(
@@ -151,10 +165,7 @@ def plan(
             shared_bytes=max(f.shared_bytes for f in footprints),
             largest_config=configs[largest],
         ),
-        devices=tuple(
-            _on_device(spec, device, list(zip(totals, footprints, strict=True)), share, calibration)
-            for device in devices
-        ),
+        devices=tuple(_on_device(spec, device, work, share, calibration) for device in devices),
         trust_remote_code=trusts_remote_code(spec),
         calibration=calibration,
     )
@@ -162,20 +173,29 @@ def plan(
 
 def suggested(spec: SweepSpec, limit: int = COUNTED_CONFIGURATIONS) -> list[dict[str, Any]]:
     """The first configurations, as the sampler suggests them while no trial has run."""
-    sampler = spec.search.build(
-        spec.space, strata=spec.strata, metric=spec.metric, direction=spec.direction
-    )
-    return [sampler.suggest(number, []) for number in range(min(limit, spec.trials))]
+    sampler = spec.build_sampler()
+    return [sampler.suggest(number, []) for number in range(min(limit, sampler.total()))]
 
 
 def trials_per_device(spec: SweepSpec, device: DeviceProfile, footprint: Footprint) -> int:
     """How many trials of that size live on one device at once; 0 if none fits."""
     room = device.usable_bytes - footprint.shared_bytes
     by_memory = max(0, room // footprint.trial_bytes)
-    limits = [by_memory, -(-spec.trials // device.num_devices)]
-    if spec.pack.members is not None:
-        limits.append(spec.pack.members)
-    return min(limits)
+    asked = spec.pack.members or DEFAULT_MEMBERS
+    return min(by_memory, asked, -(-spec.trials // device.num_devices))
+
+
+def trials_that_fit(spec: SweepSpec, device: DeviceProfile) -> int:
+    """How many of the sweep's largest trials live on one device at once.
+
+    Raises:
+        TrialTooLarge: not even one does.
+    """
+    configs = suggested(spec)
+    footprints = [spec.kind.footprint(spec.setup, config) for config in configs]
+    largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
+    _refuse_what_fits_nowhere(footprints[largest], configs[largest], [device])
+    return trials_per_device(spec, device, footprints[largest])
 
 
 def trusts_remote_code(spec: SweepSpec) -> bool:
@@ -213,11 +233,11 @@ def _between(at_most: float, share: Expectation) -> Between:
 def _on_device(
     spec: SweepSpec,
     device: DeviceProfile,
-    work: Sequence[tuple[int, Footprint]],
+    work: Sequence[_Work],
     share: Expectation,
     calibration: Calibration | None,
 ) -> DevicePlan:
-    largest = max((footprint for _, footprint in work), key=lambda f: f.trial_bytes)
+    largest = max((each.footprint for each in work), key=lambda f: f.trial_bytes)
     members = trials_per_device(spec, device, largest)
     price, price_basis = usd_per_hour(device.name, spec.price.usd_per_hour)
     hours, usd, basis, notes = None, None, "does not fit", []
@@ -257,22 +277,22 @@ def _seconds(
     spec: SweepSpec,
     device: DeviceProfile,
     members: int,
-    work: Sequence[tuple[int, Footprint]],
+    work: Sequence[_Work],
     measured: Calibration | None,
 ) -> float:
     """Device seconds of all trials run to their ends; the shared pass is split over a pack."""
     scale = spec.trials / len(work)
-    tokens = sum(total for total, _ in work)
     if measured is not None:
         per_token = measured.shared_seconds_per_token / members + measured.trial_seconds_per_token
-        num_reports = sum(-(-total // spec.report_tokens(total)) for total, _ in work)
-        return scale * (tokens * per_token + num_reports * measured.report_seconds)
-    shared_rate = device.bf16_flop_per_second * EFFICIENCY
+        return scale * sum(
+            each.tokens * per_token + each.num_reports * measured.report_seconds for each in work
+        )
+    shared_rate = members * device.bf16_flop_per_second * EFFICIENCY
     trial_rate = device.fp32_flop_per_second * EFFICIENCY
     return scale * sum(
-        total * (f.shared_flop_per_token / members / shared_rate)
-        + total * f.trial_flop_per_token / trial_rate
-        for total, f in work
+        each.tokens * each.footprint.shared_flop_per_token / shared_rate
+        + each.tokens * each.footprint.trial_flop_per_token / trial_rate
+        for each in work
     )
 
 

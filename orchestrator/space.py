@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -60,9 +60,19 @@ class Space:
         """
         if isinstance(raw, Space):
             return raw
+        space, faults = cls.read(raw, implied)
+        if faults:
+            raise SpecFaults(faults)
+        return space
+
+    @classmethod
+    def read(
+        cls, raw: Any, implied: Mapping[str, Sequence[Any]] | None = None
+    ) -> tuple[Space, list[Fault]]:
+        """As `parse`, but what can be read comes back beside the faults; the rest is empty."""
         if not isinstance(raw, Mapping):
             way_out = "write lines such as `k: {choice: [16, 32]}` below space"
-            raise SpecFaults([Fault((), "must map parameters to what they may be", raw, way_out)])
+            return cls({}), [Fault((), "must map parameters to what they may be", raw, way_out)]
         faults: list[Fault] = []
         entries: dict[str, tuple[Distribution, ...]] = {
             name: (Choice(values=tuple(values)),)
@@ -76,23 +86,32 @@ class Space:
                 faults.extend(fault.under((str(name),)) for fault in error.faults)
                 entries[str(name)] = ()
         space = cls(entries)
-        faults.extend(space_faults.condition_faults(space))
-        if faults:
-            raise SpecFaults(faults)
-        return space
+        return space, [*faults, *space_faults.condition_faults(space)]
 
-    def for_kind(self, kind: JobKind) -> Space:
+    def for_kind(self, kind: JobKind, *, complete: bool = True) -> Space:
         """The space in which parameters that only some variants have are asked for those alone.
+
+        Args:
+            kind: whose parameters these are.
+            complete: whether every trial's whole configuration comes from here; if not, what is
+                missing is no fault.
 
         Raises:
             SpecFaults: a parameter that no variant in the space has, a missing one, ...
         """
-        faults = space_faults.kind_faults(self, kind)
+        faults = space_faults.kind_faults(self, kind, complete=complete)
         if faults:
             raise SpecFaults(faults)
+        narrowed, faults = self.narrowed_to(kind)
+        if faults:
+            raise SpecFaults(faults)
+        return narrowed
+
+    def narrowed_to(self, kind: JobKind) -> tuple[Space, list[Fault]]:
+        """As `for_kind`, for a space whose names fit the kind; the faults come back beside it."""
         discriminator = kind.discriminator
-        if discriminator is None:
-            return self
+        if discriminator is None or discriminator not in self.entries:
+            return self, []
         models = kind.parameters()
         variants = self.values_of(discriminator)
         entries = {}
@@ -102,10 +121,7 @@ class Space:
                 alternatives = tuple(_only_for(d, discriminator, having) for d in alternatives)
             entries[name] = alternatives
         narrowed = Space(entries)
-        faults = space_faults.condition_faults(narrowed)
-        if faults:
-            raise SpecFaults(faults)
-        return narrowed
+        return narrowed, space_faults.condition_faults(narrowed)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,10 +134,10 @@ class Space:
         states = self.condition_states()
         found = []
         for name, alternatives in self.entries.items():
-            if states is None or any(d.varies for d in alternatives):
-                given = states is not None or len(alternatives) > 1
-                varies = given or any(d.varies or d.when for d in alternatives)
-            else:
+            varies = any(d.varies for d in alternatives)
+            if not varies and states is None:
+                varies = any(d.when for d in alternatives)
+            elif not varies and states is not None:
                 varies = len({_outcome(self.applicable(name, state)) for state in states}) > 1
             if varies:
                 found.append(name)
@@ -186,9 +202,7 @@ class Space:
 
     def values_of(self, name: str) -> tuple[Any, ...]:
         """All values a choice, fixed or whole-number parameter can have, in order."""
-        values = [
-            v for d in self.entries.get(name, ()) for v in (d.grid_values() or d.corners())
-        ]
+        values = [v for d in self.entries.get(name, ()) for v in (d.grid_values() or d.corners())]
         return tuple({value_key(value): value for value in values}.values())
 
     def applicable(self, name: str, config: Mapping[str, Any]) -> Distribution | None:
@@ -294,8 +308,6 @@ def _only_for(
     distribution: Distribution, discriminator: str, variants: Sequence[Any]
 ) -> Distribution:
     """The distribution with a condition on the discriminator, or the one it has narrowed."""
-    from dataclasses import replace
-
     conditions = dict(distribution.when)
     asked = conditions.get(discriminator, tuple(variants))
     conditions[discriminator] = tuple(value for value in asked if value in variants)

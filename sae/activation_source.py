@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    Edit = Callable[[Tensor], Tensor]
-    """What replaces a module's output: [C, T, D] in, [C, T, D] out."""
+Edit: TypeAlias = "Callable[[Tensor], Tensor]"
+"""What replaces a module's output: [C, T, D] in, [C, T, D] out."""
 
 
 class HeldOut(Protocol):
@@ -49,11 +49,14 @@ class HookedLanguageModel(Protocol):
     @property
     def tokenizer(self) -> Any: ...
 
+    def path_of(self, hook: str) -> str:
+        """Module path that a hook stands for."""
+
     def logits(self, tokens_CT: Tensor, edit: Mapping[str, Edit] | None = None) -> Tensor:
         """[C, T, V] of the whole forward pass, outputs replaced where `edit` says so."""
 
     def activations(self, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-        """Module path to [C, T, D]."""
+        """Hook to [C, T, D]."""
 
 
 class ActivationSource(Protocol):

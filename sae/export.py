@@ -139,7 +139,7 @@ def _metadata(member: Member, source: ActivationSource) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "model_name": stream.get("model_name"),
         "model_class_name": "AutoModelForCausalLM",
-        "hook_name": member.hook,
+        "hook_name": source.language_model.path_of(member.hook),
         "hook_head_index": None,
         "context_size": source.held_out.tokens_CT.shape[-1],
         "prepend_bos": stream.get("prepend_bos"),

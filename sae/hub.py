@@ -19,12 +19,11 @@ def hub_commit(
     Raises NotOnHub if the name or revision does not exist or may not be read. One request:
     the libraries' own look-up retries for 25 s when there is no network.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,  # type: ignore[attr-defined]  # of httpx or httpx2, whichever the hub uses
-    )
+    from huggingface_hub import HfApi, errors
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # Of httpx or httpx2, whichever this version of the hub's library uses; it exports neither.
+    transport_error: type[Exception] = vars(errors)["HTTPError"]
 
     api = HfApi()
     ask = api.model_info if kind == "model" else api.dataset_info
@@ -33,6 +32,8 @@ def hub_commit(
     except HFValidationError:
         raise NotOnHub(f"{name!r} is neither a path that exists nor a hub id") from None
     except HfHubHTTPError as error:
-        raise NotOnHub(str(error).strip().splitlines()[-1]) from error
-    except (HTTPError, OSError):
+        if error.response.status_code >= 500:
+            return None
+        raise NotOnHub(" ".join(str(error).split())) from error
+    except (transport_error, OSError):
         return None

@@ -5,11 +5,13 @@ A torch module.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,14 +158,17 @@ def _convert(gguf: Path, dtype: torch.dtype, folder: Path) -> None:
     # transformers reads a .gguf file as part of a folder or repository, never alone.
     origin = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        with quiet_transformers():
+        # transformers' progress bar for .gguf files has no switch: it goes to standard error.
+        with quiet_transformers(), redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(**origin)
             model = AutoModelForCausalLM.from_pretrained(**origin, dtype=dtype)
+            # The weights are plain numbers now; kept, these would refuse the saving and quantize
+            # again on loading.
+            model.hf_quantizer = None
             if hasattr(model.config, "quantization_config"):
-                # The weights are plain numbers now; kept, it would make the reload quantize.
                 del model.config.quantization_config
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except (OSError, ValueError, LookupError, NotImplementedError, struct.error) as error:
         reason = " ".join(str(error).split())
         raise BadModel(f"model {str(gguf)!r} cannot be read: {reason}; {OFFLINE_MODEL}") from error

@@ -198,7 +198,7 @@ def _shape_of_gguf(path: Path) -> ModelShape | None:
 
     try:
         reader = GGUFReader(str(path))
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError):
         return None
     fields = reader.fields
     arch = str(fields["general.architecture"].contents())

@@ -67,10 +67,13 @@ def _cut(documents: Iterable[Document], piece_chars: int) -> Iterator[tuple[str,
 def _last_break(text: str, start: int, limit: int) -> int:
     """Find the last place at or before `limit` where whitespace follows, else `limit`."""
     # Whitespace stays with the word behind it: byte-level tokenizers read it as part of that word.
-    for end in range(limit, (start + limit) // 2, -1):
-        if text[end].isspace() and not text[end - 1].isspace():
-            return end
-    return limit
+    middle = (start + limit) // 2
+    end = max(text.rfind(space, middle + 1, limit + 1) for space in " \n\t")
+    if end < 0:
+        return limit
+    while end - 1 > middle and text[end - 1].isspace():
+        end -= 1
+    return end
 
 
 def _joined(cuts: list[tuple[str, bool]]) -> Iterator[list[str]]:

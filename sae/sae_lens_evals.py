@@ -32,9 +32,9 @@ BATCH_CONTEXTS = 4
 class HeldOutProxyLM(HookedProxyLM):
     """sae_lens's wrapper over our model: decodes left-out ids, holds the lock, stops early."""
 
-    def __init__(self, language_model: HookedLanguageModel, hook: str) -> None:
+    def __init__(self, language_model: HookedLanguageModel, path: str) -> None:
         self._lock = language_model.lock
-        super().__init__(language_model.model, language_model.tokenizer, hook_names=[hook])
+        super().__init__(language_model.model, language_model.tokenizer, hook_names=[path])
 
     def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
         kwargs.pop("prepend_bos", None)
@@ -59,11 +59,12 @@ def proxy_model(language_model: HookedLanguageModel, hook: str) -> Iterator[Held
 
     `HookedProxyLM` registers its forward hooks for good and drops their handles.
     """
-    module = language_model.model.get_submodule(hook)
+    path = language_model.path_of(hook)
+    module = language_model.model.get_submodule(path)
     with language_model.lock:
         before = set(module._forward_hooks)
         try:
-            proxy = HeldOutProxyLM(language_model, hook)
+            proxy = HeldOutProxyLM(language_model, path)
         finally:
             added = set(module._forward_hooks) - before
     try:
@@ -150,4 +151,4 @@ def _store(
         device=sae.device,
         dtype=sae.cfg.dtype,
     )
-    return store, encoded_CT[~kept_CT].unique().tolist()
+    return store, sorted(set(encoded_CT[~kept_CT].tolist()))

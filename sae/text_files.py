@@ -149,11 +149,11 @@ def _text_in_line(path: Path, number: int, line: str, column: str) -> str:
         row = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         if number == 1 and line.lstrip().startswith("["):
-            raise BadData(
-                f"{path}: is one JSON array; write one object a line (`jq -c '.[]'` does it)"
-            ) from None
+            raise BadData(_is_array(path)) from None
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
         raise BadData(f"{path}:{number}: is not valid JSON ({reason})") from None
+    if number == 1 and isinstance(row, list):
+        raise BadData(_is_array(path))
     if not isinstance(row, dict):
         raise BadData(
             f"{path}:{number}: holds a JSON {type(row).__name__}; each line has to be an object "
@@ -164,6 +164,10 @@ def _text_in_line(path: Path, number: int, line: str, column: str) -> str:
     if text is not None and not isinstance(text, str):
         raise BadData(f"{path}:{number}: {column!r} holds {type(text).__name__}, not text")
     return text or ""
+
+
+def _is_array(path: Path) -> str:
+    return f"{path}: is one JSON array; write one object a line (`jq -c '.[]'` does it)"
 
 
 def _require_column(place: str, column: str, columns: Sequence[str]) -> None:

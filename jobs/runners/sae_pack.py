@@ -34,6 +34,7 @@ class SaePackRunner(TrialRunner):
         setup = kind.Setup.model_validate(context.setup)
         self._spec = kind.stream_spec(setup, context.device)
         self._config = kind.architecture(setup, context.config)
+        self._ce_tokens = setup.evaluation.ce_tokens
         self._total = kind.total_tokens(setup, context.config)
         self._member = f"{context.sweep}/{context.trial}/{id(self):x}"
         self._pack: Any = None
@@ -72,7 +73,7 @@ class SaePackRunner(TrialRunner):
         return int(self._answer(self._pack.save.remote(self._member, str(folder))))
 
     def finish(self, folder: Path) -> Finished:
-        report = self._answer(self._pack.finish.remote(self._member, str(folder)))
+        report = self._answer(self._pack.finish.remote(self._member, str(folder), self._ce_tokens))
         return Finished(kind="sae", **report)
 
     def detach(self) -> None:

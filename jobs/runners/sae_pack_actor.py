@@ -31,8 +31,8 @@ IDLE_PACK_AFTER_S = 60.0
 MAX_CALLS = 256
 
 Answer = tuple[str, Any]
-"""("ok", value), ("out_of_memory", detail), ("unusable", reason) or ("failed", (reason, traceback)):
-exceptions of other libraries need not pickle, answers do."""
+"""("ok", value), ("out_of_memory", detail), ("unusable", reason) or
+("failed", (reason, traceback, final)): exceptions of other libraries need not pickle, answers do."""
 
 
 class SaePackActor:
@@ -86,7 +86,7 @@ class SaePackActor:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         spec = StreamSpec.model_validate(self._stream_json)
         self._stream = ActivationStream(spec, device=torch.device(self._device))
-        self._pack = Pack(self._stream)
+        self._pack = Pack(self._stream, self._device)
 
     def _drop_silent_members(self) -> None:
         now = time.monotonic()
@@ -163,17 +163,16 @@ class SaePackActor:
 
         def work() -> int:
             assert self._pack is not None
-            self._pack.save(member, Path(folder))
-            return self._pack.tokens_of_state(Path(folder))
+            return self._pack.save(member, Path(folder))
 
         return self._guarded(work)
 
-    def finish(self, member: str, folder: str) -> Answer:
+    def finish(self, member: str, folder: str, ce_tokens: int) -> Answer:
         """Export, load back and measure; answers {"metrics", "record", "busy_seconds"}."""
 
         def work() -> dict[str, Any]:
             assert self._pack is not None
-            report = self._pack.finish(member, Path(folder))
+            report = self._pack.finish(member, Path(folder), ce_tokens=ce_tokens)
             busy_seconds = self._pack.busy_seconds(member)
             return {
                 "metrics": report.metrics,
@@ -219,8 +218,9 @@ class SaePackActor:
                 return "unusable", str(error)
             if _is_out_of_memory(error):
                 return "out_of_memory", str(error).splitlines()[0] if str(error) else "out of memory"
-            line = f"{type(error).__name__}: {error}".splitlines()[0]
-            return "failed", (line, text)
+            worded = isinstance(error, ValueError) and type(error).__module__.startswith("sae.")
+            line = str(error) if worded else f"{type(error).__name__}: {error}".splitlines()[0]
+            return "failed", (line, text, worded)
 
 
 class _Rate:

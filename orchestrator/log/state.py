@@ -1,8 +1,14 @@
 """Events -> state: a pure function, the same for every interleaving of the writers.
 
 A trial's events are ordered by (epoch, seq): an epoch belongs to one writer, so no clock is
-needed. The first end in that order is the trial's end; whatever a writer says afterwards, having
-missed that it lost its lease, changes nothing.
+needed. The first end in that order is the trial's end; a cancellation, which needs no lease, comes
+last in it. So the state is a function of the set of events, and a trial that ended never un-ends
+when more of them are read. That it also keeps the same end is promised by the store, where the end
+of a trial is created exclusively before it is logged.
+
+What a writer says about a trial that was taken from it changes neither status, lease nor place,
+unless it is that one end; its reports and checkpoints up to where the next holder went on from
+stand, and its device time is paid for all the same.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 from orchestrator.log.events import (
@@ -104,8 +111,9 @@ def fold_trial(trial_id: str, events: Iterable[TrialEvent]) -> TrialState:
     return state
 
 
-def _order(event: TrialEvent) -> tuple[int, int, str]:
-    return (event.epoch, event.seq, event.writer)
+def _order(event: TrialEvent) -> tuple[float, int, str]:
+    without_lease = isinstance(event, Cancelled) and event.epoch == 0
+    return (inf if without_lease else event.epoch, event.seq, event.writer)
 
 
 def _apply(state: TrialState, event: TrialEvent) -> None:
@@ -167,6 +175,11 @@ def _end(state: TrialState, status: TrialStatus, event: TrialEvent) -> None:
     state.status, state.ended_at = status, event.at
 
 
+def _said(event: AnyEvent) -> tuple[float, str, int]:
+    """Order for people, by the writers' clocks; the same whatever was read first."""
+    return (event.at, event.writer, event.seq)
+
+
 @dataclass
 class DriverState:
     """One driver process as the log tells it."""
@@ -193,6 +206,7 @@ class SweepState:
     def add(self, events: Iterable[AnyEvent]) -> None:
         """Take in events in any order; one that was seen already is ignored."""
         touched: set[str] = set()
+        drivers: set[str] = set()
         for event in events:
             if (event.writer, event.seq) in self._seen:
                 continue
@@ -202,26 +216,28 @@ class SweepState:
                 touched.add(event.trial)
             else:
                 self._add_sweep_event(event)
+                if isinstance(event, DriverEnded):
+                    drivers.add(event.driver)
             self._remember(event)
-        for trial in touched:
-            self.trials[trial] = self._settle(fold_trial(trial, self._events[trial]))
-        if self._ended_drivers:
-            for trial, state in self.trials.items():
-                self.trials[trial] = self._settle(state)
+        if drivers:
+            touched.update(trial.id for trial in self.trials.values() if trial.holder in drivers)
+        for trial_id in touched:
+            self.trials[trial_id] = self._settle(fold_trial(trial_id, self._events[trial_id]))
 
     def _add_sweep_event(self, event: AnyEvent) -> None:
         match event:
             case Submitted():
-                self.submitted = self.submitted or event
+                self.submitted = min(self.submitted or event, event, key=_said)
             case Closed():
-                self.closed = self.closed or event
+                self.closed = min(self.closed or event, event, key=_said)
             case DriverStarted():
                 ended = self._ended_drivers.get(event.writer)
                 self.drivers[event.writer] = DriverState(event.writer, event, ended)
             case DriverEnded():
-                self._ended_drivers.setdefault(event.driver, event)
+                known = self._ended_drivers.get(event.driver, event)
+                self._ended_drivers[event.driver] = first = min(known, event, key=_said)
                 if event.driver in self.drivers:
-                    self.drivers[event.driver].ended = event
+                    self.drivers[event.driver].ended = first
 
     def _settle(self, state: TrialState) -> TrialState:
         """A trial whose driver is known to be gone waits for the next one."""
@@ -233,7 +249,7 @@ class SweepState:
 
     def _remember(self, event: AnyEvent, keep: int = 50) -> None:
         if not isinstance(event, Reported | Checkpointed | Leased | Suggested):
-            insort(self.recent, event, key=lambda e: e.at)
+            insort(self.recent, event, key=_said)
             del self.recent[:-keep]
 
     @property

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.log.events import AnyEvent, EventBase, parse_event
 from orchestrator.log.state import SweepState
-from orchestrator.store import KeyMissing, Store
+from orchestrator.store import KeyMissing, Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +73,9 @@ class LogWriter:
         writer_id: str | None = None,
     ) -> None:
         self.id = writer_id or new_writer_id(role)
-        self._store = store
+        self._store, self._sweep = store, sweep
         self._key = store.layout.segment(sweep, self.id)
+        self._num_segments = 1
         self._seq = 0
         self._clock = clock
 
@@ -86,7 +87,13 @@ class LogWriter:
             update = {"writer": self.id, "seq": self._seq, "at": round(self._clock(), 3)}
             stamped.append(event.model_copy(update=update))  # type: ignore[arg-type]
         lines = "".join(event.model_dump_json() + "\n" for event in stamped)
-        self._store.backend.append(self._key, lines.encode())
+        try:
+            self._store.backend.append(self._key, lines.encode())
+        except StoreError:
+            # A reader may have seen part of it, so nothing may follow in the same place.
+            self._num_segments += 1
+            self._key = self._store.layout.segment(self._sweep, f"{self.id}-{self._num_segments}")
+            raise
         return stamped
 
 

@@ -23,11 +23,17 @@ class GridConfig(SamplerConfig):
 
     sampler: Literal["grid"] = "grid"
 
+    def faults(self, space: Space) -> list[str]:
+        try:
+            space.grid()
+        except ValueError as error:
+            return [str(error)]
+        return []
+
     def build(
         self, space: Space, *, strata: Sequence[str], metric: str, direction: Direction
     ) -> GridSampler:
         del metric, direction
-        self.refuse_faults(space)
         return GridSampler(spread(space.grid(), strata, self.seed)[: self.trials])
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from orchestrator.distributions import Distribution, Fixed
 from orchestrator.samplers.base import Direction, Sampler, SamplerConfig
 from orchestrator.samplers.grid import GridSampler
-
-if TYPE_CHECKING:
-    from orchestrator.space import Space
+from orchestrator.space import Space
+from orchestrator.units import parse_count
 
 
 class ListConfig(SamplerConfig):
     """`configs`, in their order, each completed by the fixed entries of the space.
 
-    A configuration may override a fixed entry; it has to give every entry that is not fixed.
+    A configuration may override a fixed entry and may name parameters that the space does not; it
+    has to give every entry that the space leaves open.
     """
 
     sampler: Literal["list"] = "list"
@@ -27,7 +28,7 @@ class ListConfig(SamplerConfig):
     def faults(self, space: Space) -> list[str]:
         faults = []
         for index, config in enumerate(self.configs):
-            missing = [name for name in _searched(space, config) if name not in config]
+            missing = completed(space, config)[1]
             if missing:
                 faults.append(
                     f"configs[{index}] does not give {', '.join(missing)}, which the space leaves "
@@ -40,5 +41,18 @@ class ListConfig(SamplerConfig):
     ) -> Sampler:
         del strata, metric, direction
         self.refuse_faults(space)
-        completed = [_completed(space, config) for config in self.configs]
-        return GridSampler(completed[: self.trials])
+        configs = [completed(space, config)[0] for config in self.configs]
+        return GridSampler(configs[: self.trials])
+
+
+def completed(space: Space, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A configuration with the space's fixed entries, and the open entries that it lacks."""
+    given = {name: parse_count(value) for name, value in config.items()}
+    fixed = {name: (Fixed(value=value),) for name, value in given.items()}
+    missing: list[str] = []
+
+    def ask(name: str, distribution: Distribution) -> Any:
+        missing.append(name)
+        return distribution.corners()[0]
+
+    return Space({**space.entries, **fixed}).walk(ask), missing

@@ -65,7 +65,7 @@ class Store:
         """Raises KeyMissing, or Damaged for what is not JSON."""
         try:
             return json.loads(self.backend.get(key))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # not JSON, or not even UTF-8
             raise Damaged(key, f"not JSON ({error})") from error
 
     def write_json(self, key: str, value: Any) -> None:
@@ -81,11 +81,14 @@ class Store:
         """Upload a folder; it counts once the manifest, written last, is there.
 
         When a complete set is there already (the same work done twice), that one stays.
+        Raises StoreError for a folder with a file that is named like the manifest.
         """
         files: dict[str, dict[str, Any]] = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             name = path.relative_to(folder).as_posix()
             files[name] = {"bytes": path.stat().st_size, "sha256": _file_sha256(path)}
+        if MANIFEST in files:
+            raise StoreError(f"{folder} has a {MANIFEST}, a name the store needs; rename the file")
         complete = self.files(prefix)
         if complete is not None:
             return complete
@@ -95,15 +98,17 @@ class Store:
             existing = self.files(prefix)
             if existing is not None:
                 return existing
+            self.write_json(prefix + MANIFEST, {"files": files})  # what is there is damaged
         return FileSet(prefix, files)
 
     def files(self, prefix: str) -> FileSet | None:
         """The complete set under a prefix, or None while it has no readable manifest."""
         try:
-            manifest = self.read_json(prefix + MANIFEST)
-            return FileSet(prefix, dict(manifest["files"]))
-        except (KeyMissing, Damaged, KeyError, TypeError):
+            files = self.read_json(prefix + MANIFEST)["files"]
+            sound = all(_is_plain(name) and _is_entry(entry) for name, entry in files.items())
+        except (KeyMissing, Damaged, KeyError, TypeError, AttributeError):
             return None
+        return FileSet(prefix, files) if sound else None
 
     def get_files(self, prefix: str, folder: Path) -> FileSet:
         """Download a complete set and check every file. Raises KeyMissing or Damaged."""
@@ -134,6 +139,15 @@ class Store:
         if isinstance(self.backend, FolderBackend):
             return str(self.backend.path(prefix.removesuffix("/")))
         return f"{self.url}/{prefix}"
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name stays in its folder: a manifest in a shared bucket may say anything."""
+    return not any(part in ("", ".", "..") for part in name.split("/")) and "\\" not in name
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str)
 
 
 def _dump(value: Any) -> bytes:

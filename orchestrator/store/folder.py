@@ -31,7 +31,8 @@ class FolderBackend(Backend):
     def path(self, key: str) -> Path:
         """Where a key lives on disk. Raises StoreError for a key that leaves the folder."""
         parts = key.split("/")
-        if not key or any(part in ("", ".", "..") or TEMPORARY in part for part in parts):
+        refused = ("", ".", "..")
+        if "\0" in key or any(part in refused or TEMPORARY in part for part in parts):
             raise StoreError(f"key {key!r} is not a plain path; use names joined by single '/'")
         return self.root.joinpath(*parts)
 
@@ -109,7 +110,7 @@ class FolderBackend(Backend):
         return sorted(name for name in names if TEMPORARY not in name)
 
     def delete(self, key: str) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(KeyMissing), self._translated(key):
             self.path(key).unlink()
 
     def delete_prefix(self, prefix: str) -> None:
@@ -122,11 +123,12 @@ class FolderBackend(Backend):
             os.replace(temporary, self.path(key))
 
     def download(self, key: str, local: Path) -> None:
+        source = self.path(key)
         temporary = local.with_name(f"{local.name}{TEMPORARY}{uuid.uuid4().hex}")
         local.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._translated(key):
-                shutil.copyfile(self.path(key), temporary)
+                shutil.copyfile(source, temporary)
                 os.replace(temporary, local)
         finally:
             temporary.unlink(missing_ok=True)

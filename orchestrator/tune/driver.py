@@ -16,9 +16,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchestrator.tune.exit_codes import EXIT_DONE, EXIT_DRAINED, EXIT_UNUSABLE
+
+if TYPE_CHECKING:
+    from orchestrator.desk import Desk
+    from orchestrator.placement import Placement
+    from orchestrator.spec import SweepSpec
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -114,20 +119,19 @@ def _drive(arguments: argparse.Namespace) -> int:
     return EXIT_DRAINED if drain.asked else EXIT_DONE
 
 
-def _placement(spec: Any) -> Any:
+def _placement(spec: SweepSpec) -> Placement:
+    """Raises DoesNotFit."""
     import ray
 
-    from orchestrator.machine import free_device_bytes
-    from orchestrator.placement import members_that_fit, place
+    from orchestrator.devices import this_machine
+    from orchestrator.placement import place
+    from orchestrator.plan import trials_that_fit
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    num_gpus = sum(node.get("GPU", 0) for node in nodes)
-    device = "cuda" if spec.device == "cuda" or (spec.device == "auto" and num_gpus) else "cpu"
-    fit = members_that_fit(spec, spec.sample_configs(), free_device_bytes(device))
-    return place(spec, nodes, fit)
+    return place(spec, nodes, trials_that_fit(spec, this_machine(spec.device)))
 
 
-def _fit(desk: Any, spec: Any, placement: Any) -> None:
+def _fit(desk: Desk, spec: SweepSpec, placement: Placement) -> None:
     from ray import tune
 
     from orchestrator.tune.adapters import DeskScheduler, DeskSearcher
@@ -141,15 +145,14 @@ def _fit(desk: Any, spec: Any, placement: Any) -> None:
         "device": placement.device,
         "checkpoint_seconds": spec.checkpoint.seconds,
         "usd_per_hour": spec.price.usd_per_hour,
+        "members": placement.members,
+        "resources": {"CPU": placement.cpus_per_trial, "GPU": placement.gpus_per_trial},
     }
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.slots)
-    resources: dict[str, float] = {"CPU": placement.cpus_per_trial}
-    if placement.gpus_per_trial:
-        resources["GPU"] = placement.gpus_per_trial
     scratch = Path(tempfile.mkdtemp(prefix="saeq-tune-"))
     try:
         tune.Tuner(
-            tune.with_resources(SweepTrial, tune.PlacementGroupFactory([resources])),
+            SweepTrial,
             tune_config=tune.TuneConfig(
                 search_alg=DeskSearcher(desk, settings),
                 scheduler=DeskScheduler(desk),
@@ -158,7 +161,10 @@ def _fit(desk: Any, spec: Any, placement: Any) -> None:
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                storage_path=str(scratch), name=f"{desk.sweep}-{os.getpid()}", verbose=0
+                storage_path=str(scratch),
+                name=f"{desk.sweep}-{os.getpid()}",
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
     finally:
@@ -168,7 +174,7 @@ def _fit(desk: Any, spec: Any, placement: Any) -> None:
 class _Drain:
     """Signal handler: packs give their members back, Tune's loop ends, at the latest in time."""
 
-    def __init__(self, desk: Any, sweep: str) -> None:
+    def __init__(self, desk: Desk, sweep: str) -> None:
         self._desk, self._sweep = desk, sweep
         self.asked = False
 

@@ -46,6 +46,14 @@ SLICE_S = 5.0
 class SweepTrial(tune.Trainable):  # type: ignore[misc]
     """One slot's worth of trials, one after the other."""
 
+    @classmethod
+    def default_resource_request(cls, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        """A device's share; twice that for a trial that ran out of memory in a full pack."""
+        settings = config["settings"]
+        scale = settings["members"] / config["ticket"]["max_members"]
+        share = {name: amount * scale for name, amount in settings["resources"].items() if amount}
+        return tune.PlacementGroupFactory([share])
+
     def setup(self, config: Mapping[str, Any]) -> None:
         self._runner: TrialRunner | None = None
         self._begin(config)
@@ -88,7 +96,8 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]
             reason = f"out of memory: {error.detail}"
             return {"kind": "failed", "reason": reason, "out_of_memory": True}
         except TrialFailed as error:
-            return {"kind": "failed", "reason": error.reason, "traceback": error.traceback}
+            failed = {"reason": error.reason, "traceback": error.traceback, "final": error.final}
+            return {"kind": "failed", **failed}
         except StoreError as error:
             return {"kind": "failed", "reason": str(error), "traceback": traceback.format_exc()}
         except Exception as error:  # noqa: BLE001 - Tune would only log it; the desk records it

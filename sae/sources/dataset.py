@@ -58,6 +58,10 @@ class HubDataset(Source):
                 continue
             yield chunks_of(text)
 
+    def check(self) -> None:
+        """Ask the hub whether the dataset is there, once. Raises BadData."""
+        _ = self._commit
+
     def fingerprint(self) -> dict[str, Any]:
         """Name, configuration, split, column and the commit that was read."""
         return {

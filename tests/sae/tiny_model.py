@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Literal
 
@@ -60,13 +61,13 @@ def build_tiny_model(
 
 
 def write_text(path: Path, num_chars: int = 40_000) -> Path:
-    """Write a text file of about `num_chars` characters in numbered, differing sentences."""
+    """Write a text file of `num_chars` characters: words in an order that does not repeat."""
+    rng, words = random.Random(0), TEXT.split()
     lines: list[str] = []
     length = 0
     while length < num_chars:
-        line = f"{len(lines)} {TEXT[len(lines) % 60 :]} {len(lines) * 7919 % 1009}.\n"
-        lines.append(line)
-        length += len(line)
+        lines.append(" ".join(rng.choices(words, k=12)) + ".\n")
+        length += len(lines[-1])
     path.write_text("".join(lines)[:num_chars], encoding="utf-8")
     return path
 

@@ -1,0 +1,317 @@
+"""Commands that only look: watch, ls, show, results, artefacts, logs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.errors import DONE, SWEEP_FAILED, RequestError
+from orchestrator.cli.options import JsonOption, StoreOption, SweepArgument
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from orchestrator.store import Store
+    from orchestrator.view.facts import WatchedSweep
+
+SweepsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[ID]...", help="Sweeps by id; else all that are not over.", show_default=False
+    ),
+]
+TrialArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[TRIAL]", help="A trial's id or number.", show_default=False),
+]
+POLL_S = 0.5
+
+
+def watch(
+    sweeps: SweepsArgument = None,
+    store: StoreOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and leave.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a sweep, then leave; see `ls --json`.")
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Plain lines instead of the live view.")
+    ] = False,
+) -> int:
+    """The live dashboard, from any machine that reaches the store; ends with the sweeps.
+
+    Reads the log only: it may be started, stopped and doubled at will.
+
+        saeq watch                    all sweeps that are not over
+        saeq watch gpt2-l8-topk       one sweep
+        saeq watch --once             one frame, for a mail or a cron job
+        saeq watch | tee watch.txt    plain lines, one an event
+    """
+    from orchestrator.sweep_status import is_over
+    from orchestrator.view.live import LiveView
+
+    watched = _watched(_open(store), sweeps)
+    if as_json:
+        _print_json([_sweep_row(each).to_json() for each in watched])
+    elif once:
+        _print_frame(watched)
+    elif not watched:
+        _print_lines(_text_lines("no sweeps in this store; submit one with `saeq run FILE`"))
+    else:
+        with LiveView(watched, plain=True if plain else None) as view:
+            while not all(is_over(_status(each)) for each in watched):
+                time.sleep(POLL_S)
+                view.update()
+        return SWEEP_FAILED if any(_status(e) != "finished" for e in watched) else DONE
+    return DONE
+
+
+def ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """All sweeps of the store: how far, how good, what they cost, why they wait.
+
+    saeq ls
+    saeq ls --json | jq '.[] | select(.state == "interrupted").sweep'
+    """
+    from orchestrator.listing import sweep_table
+    from orchestrator.view.facts import WatchedSweep
+
+    rows = [_sweep_row(each) for each in WatchedSweep.open_all(_open(store))]
+    if as_json:
+        _print_json([row.to_json() for row in rows])
+    else:
+        _print_table(lambda width, ascii_only: sweep_table(rows, width, ascii_only=ascii_only))
+
+
+def show(
+    sweep: SweepArgument,
+    trial: TrialArgument = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One sweep: its spec in short and who worked on it. Or one trial: all that happened to it.
+
+    saeq show gpt2-l8-topk
+    saeq show gpt2-l8-topk t0007       the same as: saeq show gpt2-l8-topk/7
+    """
+    from orchestrator.show import find_trial, sweep_json, sweep_page
+    from orchestrator.view.facts import WatchedSweep
+
+    sweep, trial = _split(sweep, trial)
+    opened = _open(store)
+    watched = WatchedSweep.open(opened, sweep)
+    facts, state = watched.facts, watched.log.state
+    if trial is not None:
+        _show_trial(opened, watched, find_trial(sweep, trial, state).id, as_json)
+    elif as_json:
+        _print_json(sweep_json(facts, state))
+    else:
+        _print_table(lambda width, asc: sweep_page(facts, state, width, ascii_only=asc))
+
+
+def results(
+    sweep: SweepArgument,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write the table here; the plot beside it."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Write the plot here (a PNG)."),
+    ] = None,
+    no_files: Annotated[
+        bool, typer.Option("--no-files", help="Only print; write nothing.")
+    ] = False,
+) -> None:
+    """Table per stratum, the frontier, and the best SAE of each; also of a sweep still running.
+
+    Writes results.csv, frontier.png and frontier.html into ./ID-results/, unless told where.
+
+        saeq results gpt2-l8-topk
+        saeq results gpt2-l8-topk --csv table.csv
+        saeq results gpt2-l8-topk --json | jq '.trials[] | select(.state == "finished")'
+    """
+    from orchestrator.results import results_of
+    from orchestrator.results_files import default_places, write_results
+    from orchestrator.results_page import print_page
+    from orchestrator.view.facts import WatchedSweep
+
+    watched = WatchedSweep.open(_open(store), sweep)
+    found = results_of(watched.facts, watched.log.state)
+    wants_files = csv is not None or plot is not None or not (as_json or no_files)
+    written = write_results(found, default_places(sweep, csv, plot)) if wants_files else []
+    if as_json:
+        _print_json(found.to_json())
+        return
+    print_page(found)
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+def artefacts(
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    kind: Annotated[str | None, typer.Option("--kind", help="Such as `sae`.")] = None,
+    sweep: Annotated[str | None, typer.Option("--sweep", help="A sweep's id.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Part of the model's name.")] = None,
+    hook: Annotated[str | None, typer.Option("--hook", help="Part of the hook's name.")] = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", help="A column or a metric; -fvu turns it round.")
+    ] = None,
+) -> None:
+    """What the store holds: finished SAEs, embedding models, vectors, with their paths.
+
+    saeq artefacts
+    saeq artefacts --kind sae --hook layers.10 --sort fvu
+    saeq artefacts --json | jq -r '.[0].path'
+    """
+    from orchestrator.artefacts import artefact_records
+    from orchestrator.listing import ArtefactRow, artefact_table, select_artefacts
+
+    opened = _open(store)
+    every = [ArtefactRow.of(record, path) for record, path in artefact_records(opened)]
+    rows = select_artefacts(every, kind=kind, sweep=sweep, model=model, hook=hook, sort=sort)
+    if as_json:
+        _print_json([row.to_json() for row in rows])
+        return
+    _print_table(lambda width, asc: artefact_table(rows, width, ascii_only=asc))
+    if rows and sys.stdout.isatty():
+        kind_folder = opened.layout.artefact("KIND", "ID")
+        typer.echo(f"files: {opened.local_path(kind_folder)}")
+
+
+def logs(
+    sweep: SweepArgument,
+    trial: TrialArgument = None,
+    store: StoreOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on printing what is added.")
+    ] = False,
+) -> None:
+    """What a sweep's drivers printed; with a trial, only its failure's traceback.
+
+    saeq logs gpt2-l8-topk --follow
+    saeq logs gpt2-l8-topk t0007
+    """
+    from orchestrator.show import find_trial
+    from orchestrator.view.facts import WatchedSweep
+    from orchestrator.view.output import OutputReader
+
+    sweep, trial = _split(sweep, trial)
+    opened = _open(store)
+    watched = WatchedSweep.open(opened, sweep)
+    if trial is not None:
+        found = find_trial(sweep, trial, watched.log.state)
+        typer.echo(found.traceback.rstrip("\n") or f"trial {found.id} has not failed: no traceback")
+        return
+    reader = OutputReader(opened, sweep)
+    num_written = _write(reader.read())
+    if not num_written and not follow:
+        typer.echo(f"sweep {sweep}: no driver has printed anything", err=True)
+    while follow:
+        time.sleep(POLL_S)
+        _write(reader.read())
+
+
+def _show_trial(store: Store, watched: WatchedSweep, trial: str, as_json: bool) -> None:
+    from orchestrator.log.sweep_log import LogReader
+    from orchestrator.show import trial_json, trial_page
+
+    facts, found = watched.facts, watched.log.state.trials[trial]
+    path = None
+    if found.artefact is not None:
+        path = store.local_path(store.layout.artefact(facts.artefact_kind, found.artefact))
+    if as_json:
+        checkpoints = store.backend.children(store.layout.checkpoints(facts.id, trial))
+        _print_json(trial_json(facts, found, path, checkpoints))
+        return
+    events = LogReader(store, facts.id).poll()
+    _print_table(lambda width, asc: trial_page(facts, found, events, path, width, ascii_only=asc))
+
+
+def _open(store: str | None) -> Store:
+    from orchestrator.store import Store
+
+    return Store.open(store)
+
+
+def _split(sweep: str, trial: str | None) -> tuple[str, str | None]:
+    """`demo/t0007` is `demo t0007`."""
+    if "/" not in sweep:
+        return sweep, trial
+    if trial is not None:
+        raise RequestError(f"two trials are named: {sweep!r} and {trial!r}; name one")
+    sweep, _, trial = sweep.partition("/")
+    return sweep, trial or None
+
+
+def _watched(store: Store, sweeps: list[str] | None) -> list[WatchedSweep]:
+    """The sweeps named, else all that are not over, else the newest."""
+    from orchestrator.sweep_status import is_over
+    from orchestrator.view.facts import WatchedSweep
+
+    if sweeps:
+        return [WatchedSweep.open(store, sweep) for sweep in dict.fromkeys(sweeps)]
+    every = WatchedSweep.open_all(store)
+    return [each for each in every if not is_over(_status(each))] or every[-1:]
+
+
+def _status(watched: WatchedSweep) -> Any:
+    from orchestrator.sweep_status import sweep_status
+
+    return sweep_status(watched.facts.num_trials, watched.log.state)
+
+
+def _sweep_row(watched: WatchedSweep) -> Any:
+    from orchestrator.listing import sweep_row
+
+    return sweep_row(watched.facts, watched.log.state, time.time())
+
+
+def _print_frame(watched: list[WatchedSweep]) -> None:
+    from orchestrator.dashboard import frame_lines, view_model
+
+    model = view_model([(each.facts, each.log.state) for each in watched], time.time())
+    _print_table(lambda width, asc: frame_lines(model, width or 120, ascii_only=asc))
+
+
+def _print_table(draw: Any) -> None:
+    """Draw for the terminal's width, or as wide as it gets where nobody's screen ends."""
+    from rich.console import Console
+
+    from orchestrator.view.live import can_show_blocks
+
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else None
+    _print_lines(draw(width, not can_show_blocks(console)))
+
+
+def _print_lines(lines: Iterable[Text]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _text_lines(text: str) -> list[Text]:
+    from rich.text import Text
+
+    return [Text(text)]
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def _write(text: str) -> int:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return len(text)

@@ -1,0 +1,96 @@
+"""`saeq plan`: what a sweep would run and cost; writes nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from orchestrator.calibration import Calibration
+    from orchestrator.devices import DeviceProfile
+    from orchestrator.spec import SweepSpec
+
+SHOWN_DEVICES = ("L4-24", "A100-80", "H100-80", "H200-141")
+"""What is compared with this machine when no --device is asked for."""
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file.")],
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="Such as A100-80, or `here`; may be given again. Else this machine and some GPUs.",
+            show_default=False,
+        ),
+    ] = None,
+    num_devices: Annotated[
+        int, typer.Option("--num-devices", min=1, help="GPUs of that kind, side by side.")
+    ] = 1,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Train here for some seconds first, and go by that."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a sweep would run and cost; writes nothing.
+
+    saeq plan sweep.yaml                           this machine and some GPUs
+
+    saeq plan sweep.yaml --calibrate               hours measured here, not guessed
+
+    saeq plan sweep.yaml --device H100-80 --num-devices 8
+
+    The hours without --calibrate are formulas: good for comparing, not for promising.
+    """
+    from orchestrator.plan import plan as make_plan
+    from orchestrator.spec import load_sweep
+
+    spec = load_sweep(file)
+    devices = _devices(spec, device or [], num_devices)
+    measured = _measured(spec, devices, quiet=as_json) if calibrate else None
+    made = make_plan(spec, devices, measured)
+    if as_json:
+        sys.stdout.write(made.model_dump_json(indent=2) + "\n")
+        return
+    from rich.console import Console
+
+    from orchestrator.view.plan_page import plan_page
+
+    Console(highlight=False).print(plan_page(spec, made))
+
+
+def _devices(spec: SweepSpec, names: list[str], num_devices: int) -> list[DeviceProfile]:
+    from orchestrator.devices import device_named, this_machine
+
+    here = this_machine(spec.device)
+    if names:
+        return [
+            here if name in ("here", "this machine") else device_named(name, num_devices)
+            for name in names
+        ]
+    return [here, *(device_named(name, num_devices) for name in SHOWN_DEVICES)]
+
+
+def _measured(spec: SweepSpec, devices: list[DeviceProfile], *, quiet: bool) -> Calibration | None:
+    from orchestrator.calibration import calibrate
+    from orchestrator.devices import this_machine
+    from orchestrator.plan import suggested, trials_per_device
+
+    here = next((each for each in devices if each.here), this_machine(spec.device))
+    configs = suggested(spec)
+    members = min(trials_per_device(spec, here, spec.kind.footprint(spec.setup, configs[0])), 16)
+    if not quiet:
+        sys.stderr.write(f"measuring {members} trials on {here.name} for some seconds ...\n")
+    return calibrate(
+        spec.job,
+        spec.setup.model_dump(mode="json"),
+        configs[: max(1, members)],
+        device=here.kind,
+    )

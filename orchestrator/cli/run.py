@@ -1,0 +1,128 @@
+"""`saeq run` and `saeq submit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.errors import DONE, INTERRUPTED, SWEEP_FAILED
+from orchestrator.cli.options import StoreOption
+
+if TYPE_CHECKING:
+    from orchestrator.queue import QueuedSweep
+    from orchestrator.store import Store
+    from orchestrator.supervisor import Outcome
+
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The sweep file (YAML).", show_default=False)
+]
+
+
+def submit(
+    file: FileArgument,
+    store: StoreOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print nothing but the sweep's id.")
+    ] = False,
+) -> None:
+    """Put a sweep into the store's queue; prints its id as the last line.
+
+    The same file submitted twice is the same sweep. A changed file under the same name gets the
+    next free id: name-2, name-3, ...
+
+        saeq submit examples/demo.yaml
+    """
+    queued, is_new, _ = _submit(file, store)
+    if not as_json:
+        typer.echo(f"submitted as {queued.id}" if is_new else f"{queued.id} was submitted before")
+    typer.echo(queued.id)
+
+
+def run(
+    file: FileArgument,
+    store: StoreOption = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Progress on stderr; stdout is the sweep's id alone."),
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Plain lines instead of the live view.")
+    ] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="A running Ray cluster. Else $RAY_ADDRESS, else a local Ray is started.",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
+    """Submit a sweep and work it off here, with a live view.
+
+    Safe to interrupt: Ctrl-C checkpoints and stops within seconds, and the same command goes on
+    where it was. A sweep that is over is not run again; its results are shown.
+
+        saeq run examples/demo.yaml
+        saeq run examples/demo.yaml --store /shared/saeq-store
+    """
+    from orchestrator.local_ray import ray_cluster
+    from orchestrator.log.sweep_log import SweepLog
+    from orchestrator.supervisor import Outcome, Supervisor
+    from orchestrator.sweep_status import is_over, sweep_status
+    from orchestrator.view.live import live_view
+
+    queued, is_new, opened = _submit(file, store)
+    state = SweepLog(opened, queued.id).refresh()
+    if is_over(sweep_status(queued.spec.trials, state)):
+        return _say_result(opened, queued, Outcome("over"), as_json, "is over already")
+    with live_view(opened, queued, plain=plain, to_stderr=as_json) as view:
+        view.say(f"sweep {queued.id}" if is_new else f"sweep {queued.id}: going on where it was")
+        try:
+            with ray_cluster(ray_address) as address:
+                outcome = Supervisor(opened, queued, address, view.update).run()
+        except KeyboardInterrupt:
+            outcome = Outcome("interrupted")
+    return _say_result(opened, queued, outcome, as_json, "is over")
+
+
+def _submit(file: Path, store: str | None) -> tuple[QueuedSweep, bool, Store]:
+    from orchestrator.queue import Queue
+    from orchestrator.spec import load_sweep
+    from orchestrator.store import Store
+
+    spec = load_sweep(file)
+    opened = Store.open(store)
+    queued, is_new = Queue(opened).submit(spec, file.read_text(encoding="utf-8"))
+    return queued, is_new, opened
+
+
+def _say_result(
+    store: Store, queued: QueuedSweep, outcome: Outcome, as_json: bool, how: str
+) -> int:
+    from orchestrator.log.sweep_log import SweepLog
+    from orchestrator.results_page import print_results
+    from orchestrator.sweep_status import sweep_status
+
+    code = DONE
+    if outcome.how == "interrupted":
+        typer.echo(
+            f"sweep {queued.id} was interrupted; what is done is kept, and the same command "
+            "goes on with it",
+            err=True,
+        )
+        code = INTERRUPTED
+    elif outcome.how in ("unusable", "parked"):
+        typer.echo(f"saeq: sweep {queued.id} stopped: {outcome.reason}", err=True)
+        code = SWEEP_FAILED
+    else:
+        status = sweep_status(queued.spec.trials, SweepLog(store, queued.id).refresh())
+        code = DONE if status == "finished" else SWEEP_FAILED
+        if not as_json:
+            typer.echo(f"sweep {queued.id} {how}: {status}")
+            print_results(store, queued)
+    if as_json:
+        typer.echo(queued.id)
+    return code

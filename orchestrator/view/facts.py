@@ -1,0 +1,109 @@
+"""What the views need to know of a sweep's spec, and nothing else of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestrator.log.sweep_log import SweepLog
+from orchestrator.stopping.strata import stratum_of
+from orchestrator.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.queue import QueuedSweep
+
+
+def _no_rungs(total_tokens: int) -> tuple[int, ...]:
+    del total_tokens
+    return ()
+
+
+@dataclass(frozen=True)
+class SweepFacts:
+    """A sweep as it was asked for."""
+
+    id: str
+    job: str = ""
+    num_trials: int = 0
+    metric: str = "fvu"
+    direction: Literal["min", "max"] = "min"
+    strata: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ()
+    """Parameters that differ between trials, in the order of the sweep file."""
+    rungs: Callable[[int], tuple[int, ...]] = _no_rungs
+    """A trial's tokens -> the token counts at which it may be stopped."""
+    artefact_kind: str = ""
+    sampler: str = ""
+    scheduler: str = ""
+    budget_usd: float | None = None
+    budget_hours: float | None = None
+    submitted_at: float | None = None
+    priority: int = 0
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    """The job kind's part of the sweep file: model, data, hooks, tokens, ..."""
+
+    def stratum(self, config: Mapping[str, Any], metrics: Mapping[str, float | None]) -> str:
+        """Name of the group within which a trial is compared."""
+        return stratum_of(config, metrics, self.strata)
+
+    def next_rung(self, tokens: int, total_tokens: int) -> int | None:
+        """The first rung above a token count; None when there is none left."""
+        if total_tokens <= 0:
+            return None
+        return next((rung for rung in self.rungs(total_tokens) if rung > tokens), None)
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether one value of the metric beats another."""
+        return value < other if self.direction == "min" else value > other
+
+
+def facts_of(queued: QueuedSweep) -> SweepFacts:
+    """Draw the facts from a submitted sweep."""
+    spec = queued.spec
+    return SweepFacts(
+        id=queued.id,
+        job=spec.job,
+        num_trials=spec.trials,
+        metric=spec.metric,
+        direction=spec.direction,
+        strata=tuple(spec.strata),
+        searched=tuple(spec.space.searched),
+        rungs=spec.early_stop.rungs,
+        artefact_kind=spec.kind.artefact_kind,
+        sampler=spec.search.sampler,
+        scheduler=spec.early_stop.scheduler,
+        budget_usd=spec.budget.usd,
+        budget_hours=spec.budget.hours,
+        submitted_at=queued.submitted_at,
+        priority=queued.priority,
+        setup=spec.setup.model_dump(mode="json"),
+    )
+
+
+@dataclass
+class WatchedSweep:
+    """A sweep and its log, as far as it was read."""
+
+    facts: SweepFacts
+    log: SweepLog
+
+    @classmethod
+    def open(cls, store: Store, sweep: str) -> WatchedSweep:
+        """Find a sweep in the store and read its log. Raises UnknownSweep."""
+        from orchestrator.queue import Queue
+
+        return cls._of(store, Queue(store).get(sweep))
+
+    @classmethod
+    def open_all(cls, store: Store) -> list[WatchedSweep]:
+        """Every sweep of the store, oldest first."""
+        from orchestrator.queue import Queue
+
+        return [cls._of(store, queued) for queued in Queue(store).all()]
+
+    @classmethod
+    def _of(cls, store: Store, queued: QueuedSweep) -> WatchedSweep:
+        watched = cls(facts_of(queued), SweepLog(store, queued.id))
+        watched.log.refresh()
+        return watched

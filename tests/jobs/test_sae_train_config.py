@@ -1,0 +1,129 @@
+"""The contract of every job kind, and what `sae_train` says about its sweeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs import JobKind
+from jobs.kind import job_kind
+from jobs.sae_train import SaeTrain
+from sae.architectures import ArchitectureConfig
+from sae.metric_names import AT_THE_END, REPORTED
+
+SETUP: dict[str, Any] = {
+    "model": {"builtin": "smollm2-135m"},
+    "data": {"builtin": "python-docs"},
+    "hooks": ["model.layers.10"],
+    "tokens": "64k",
+    "batch_tokens": 256,
+}
+KINDS = sorted(JobKind.by_name)
+
+
+def setup_of(**changes: Any) -> Any:
+    return SaeTrain.Setup.model_validate({**SETUP, **changes})
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_metric_of_a_kind_is_documented_once(name: str) -> None:
+    metrics = job_kind(name).metrics
+    assert all(metric.description for metric in metrics)
+    assert len({metric.name for metric in metrics}) == len(metrics)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_default_metric_of_a_kind_is_reported_and_has_a_direction(name: str) -> None:
+    kind = job_kind(name)
+    default = next(metric for metric in kind.metrics if metric.name == kind.default_metric)
+    assert default.direction is not None
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_setup_and_parameters_of_a_kind_are_frozen_and_forbid_unknown_keys(name: str) -> None:
+    kind = job_kind(name)
+    for model in (kind.Setup, *kind.parameters().values()):
+        assert model.model_config.get("extra") == "forbid"
+        assert model.model_config.get("frozen") is True
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_with_a_discriminator_has_it_in_every_model(name: str) -> None:
+    kind = job_kind(name)
+    for variant, model in kind.parameters().items():
+        if kind.discriminator is None:
+            assert variant is None
+        else:
+            assert model.model_fields[kind.discriminator].default == variant
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_makes_a_metric_incomparable_is_a_parameter(name: str) -> None:
+    kind = job_kind(name)
+    known = {field for model in kind.parameters().values() for field in model.model_fields}
+    for metric in kind.metrics:
+        assert set(metric.not_comparable_while_searching) <= known
+
+
+def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="known job kinds: .*sae_train"):
+        job_kind("nonsense")
+
+
+def test_the_metrics_are_those_that_members_report() -> None:
+    assert {metric.name for metric in SaeTrain.metrics} == set(REPORTED)
+    assert {metric.name for metric in SaeTrain.final_metrics} == set(AT_THE_END)
+
+
+def test_there_are_parameters_for_every_architecture() -> None:
+    assert set(SaeTrain().parameters()) == set(ArchitectureConfig.by_architecture)
+
+
+@pytest.mark.parametrize(
+    ("names", "strata"),
+    [
+        (("architecture", "d_sae", "k", "lr"), ("k",)),
+        (("hook", "k"), ("hook", "k")),
+        (("architecture", "k", "l1_coefficient"), ("l0",)),
+        (("l0_coefficient", "hook"), ("hook", "l0")),
+        (("lr",), ("l0",)),
+    ],
+)
+def test_trials_are_compared_at_equal_sparsity(
+    names: tuple[str, ...], strata: tuple[str, ...]
+) -> None:
+    assert SaeTrain().default_strata(names) == strata
+
+
+def test_a_trial_trains_on_whole_batches() -> None:
+    kind = SaeTrain()
+    assert kind.total_tokens(setup_of(tokens=1000), {}) == 768
+    assert kind.total_tokens(setup_of(), {}) == 64_000
+
+
+def test_the_setup_survives_json() -> None:
+    setup = setup_of(hooks=["model.layers.1", "model.layers.2"], evaluation={"ce_tokens": "1k"})
+    assert SaeTrain.Setup.model_validate(setup.model_dump(mode="json")) == setup
+
+
+def test_the_hook_of_a_trial_is_its_own_or_the_only_one() -> None:
+    kind, config = SaeTrain(), {"architecture": "topk", "d_sae": 64, "k": 4}
+    assert kind.architecture(setup_of(), config).hook == "model.layers.10"
+    both = setup_of(hooks=["a", "b"])
+    assert kind.architecture(both, {**config, "hook": "b"}).hook == "b"
+    assert "has several (a, b)" in kind.check(both, config)[0]
+    assert "hook=c is not among" in kind.check(both, {**config, "hook": "c"})[0]
+
+
+def test_faults_between_parameters_are_told_with_the_numbers() -> None:
+    faults = SaeTrain().check(setup_of(), {"architecture": "topk", "d_sae": 64, "k": 128})
+    assert faults == ["k=128 exceeds d_sae=64; lower k or widen the dictionary"]
+
+
+def test_the_stream_is_a_function_of_the_setup_alone() -> None:
+    kind, setup = SaeTrain(), setup_of(hooks=["model.layers.1", "model.layers.2"])
+    spec = kind.stream_spec(setup, "cpu")
+    assert spec.hooks == ("model.layers.1", "model.layers.2")
+    assert spec.key == kind.stream_spec(setup, "cpu").key
+    assert spec.key != kind.stream_spec(setup_of(stream_seed=1), "cpu").key

@@ -1,0 +1,109 @@
+"""The documents keep their word: links lead somewhere, code blocks run, examples parse."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+)
+
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+CODE_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TREE_LINE = re.compile(r"^(\s*)(\S+)(?:\s{2,}.*)?$")
+
+
+def _relative_links(page: Path) -> list[str]:
+    without_code = CODE_BLOCK.sub("", page.read_text())
+    targets = [first or second for first, second in LINK.findall(without_code)]
+    return [
+        target for target in targets if "://" not in target and not target.startswith("mailto:")
+    ]
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+\s+(.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in _relative_links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists():
+            broken.append(f"{link}: no such file")
+        elif anchor and target.suffix == ".md" and anchor not in _anchors(target):
+            broken.append(f"{link}: no such heading")
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_documents_are_ascii(page: Path) -> None:
+    odd = sorted({character for character in page.read_text() if not character.isascii()})
+    assert not odd
+
+
+def test_the_file_tree_of_the_readme_exists() -> None:
+    """Every name in the tree block, with the folders above it by indentation."""
+    text = (ROOT / "README.md").read_text()
+    block = next(body for language, body in CODE_BLOCK.findall(text) if language == "text")
+    missing, above = [], {0: ROOT}
+    for line in block.splitlines():
+        match = TREE_LINE.match(line)
+        if not match:
+            continue
+        depth = len(match[1])
+        path = above[depth] / match[2]
+        above[depth + 2] = path
+        if not path.exists():
+            missing.append(str(path.relative_to(ROOT)))
+    assert not missing
+
+
+def test_the_job_kind_of_the_guide_runs(tmp_path: Path) -> None:
+    """The guide's Python blocks, in order, are one program; it checks itself with asserts."""
+    text = (ROOT / "docs" / "adding_a_job_kind.md").read_text()
+    blocks = [body for language, body in CODE_BLOCK.findall(text) if language == "python"]
+    assert blocks
+    program = tmp_path / "guide.py"
+    program.write_text("\n".join(blocks))
+    answer = subprocess.run(
+        [sys.executable, str(program)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        body
+        for page in PAGES
+        for language, body in CODE_BLOCK.findall(page.read_text())
+        if language == "yaml" and re.search(r"^job:", body, re.MULTILINE)
+    ],
+)
+def test_sweep_files_in_the_documents_are_valid(block: str) -> None:
+    from orchestrator.spec import parse_sweep
+
+    parse_sweep(block, "in a document")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_examples_are_valid(path: Path) -> None:
+    from orchestrator.spec import load_sweep
+
+    load_sweep(path)
