@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from jobs._sae_footprint import footprint
 from jobs.kind import Config, Footprint, JobKind, Metric, TrialContext, TrialRunner
 from jobs.units import Tokens, format_tokens
 from sae.architectures import ArchitectureConfig, parse_architecture
@@ -209,7 +210,7 @@ class SaeTrain(JobKind):
         )
 
     def footprint(self, setup: SaeTrainSetup, config: Config) -> Footprint:
-        return Footprint(100_000_000, 500_000_000, 1e8, 1e7)
+        return footprint(self.stream_spec(setup, "auto"), self.architecture(setup, config))
 
     def runner(self, context: TrialContext) -> TrialRunner:
         from jobs.runners.sae_pack import SaePackRunner

@@ -116,6 +116,8 @@ def _machines(header: Header) -> Text:
 
 
 def _plural(count: float, noun: str) -> str:
+    if cells.known(count) is None or count < 0:
+        return f"{cells.UNKNOWN} {noun}s"
     return f"{count:g} {noun}" + ("" if count == 1 else "s")
 
 
@@ -254,7 +256,7 @@ def _next_rung(row: RunningRow, ascii_only: bool) -> str:
 
 def _trial_eta(row: RunningRow) -> Text:
     if row.silent_s is not None:
-        return Text(f"silent {cells.duration(row.silent_s)}", style="yellow")
+        return Text("silent", style="yellow")
     return Text(cells.countdown(row.eta_s))
 
 

@@ -10,10 +10,10 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orchestrator.faults import NOT_SHOWN, Fault, SpecFaults, closest, listed
+from orchestrator.faults import Fault, KeyPath, SpecFaults
 from orchestrator.units import BadQuantity, parse_count
 
 When = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -103,7 +103,7 @@ class Fixed(Distribution):
     @classmethod
     def parse(cls, body: Any, options: Mapping[str, Any]) -> Fixed:
         del options
-        return cls(value=_plain_value(body, (cls.form,)))
+        return cls(value=plain_value(body, (cls.form,)))
 
     def body(self) -> dict[str, Any]:
         return {"fixed": plain(self.value)}
@@ -139,14 +139,14 @@ class Choice(Distribution):
         del options
         if not isinstance(body, list) or not body:
             rule = "must list at least one value"
-            raise _fault((cls.form,), rule, body, f"write {cls.example}")
-        values = tuple(_plain_value(item, (cls.form, i)) for i, item in enumerate(body))
+            raise refused((cls.form,), rule, body, f"write {cls.example}")
+        values = tuple(plain_value(item, (cls.form, i)) for i, item in enumerate(body))
         seen: dict[str, int] = {}
         for index, value in enumerate(values):
             first = seen.setdefault(value_key(value), index)
             if first != index:
                 rule = "lists a value twice, which would run the same trial twice"
-                raise _fault((cls.form, index), rule, plain(value), "keep one of them")
+                raise refused((cls.form, index), rule, plain(value), "keep one of them")
         return cls(values=values)
 
     def body(self) -> dict[str, Any]:
@@ -184,11 +184,11 @@ class _Range(Distribution):
         low, high = _bounds(cls, body, float)
         if cls is LogUniform and low <= 0:
             rule = "needs bounds above zero, since it is even in the logarithm"
-            raise _fault((cls.form,), rule, body, "raise the lower bound or use uniform")
+            raise refused((cls.form,), rule, body, "raise the lower bound or use uniform")
         points = options.get("points")
         if points is not None and (type(points) is not int or points < 2):
             rule = "must be a whole number of at least 2"
-            raise _fault(("points",), rule, points, "write points: 5")
+            raise refused(("points",), rule, points, "write points: 5")
         return cls(low=low, high=high, points=points)
 
     def body(self) -> dict[str, Any]:
@@ -260,19 +260,19 @@ class Int(Distribution):
         low, high = _bounds(cls, body, int)
         log, step = options.get("log", False), parse_count(options.get("step", 1))
         if not isinstance(log, bool):
-            raise _fault(("log",), "must be true or false", log, "write log: true")
+            raise refused(("log",), "must be true or false", log, "write log: true")
         if type(step) is not int or step < 1:
             rule = "must be a whole number of at least 1"
-            raise _fault(("step",), rule, step, "write step: 16")
+            raise refused(("step",), rule, step, "write step: 16")
         if step > high - low:
             rule = f"exceeds the range of {low} to {high}, so that only {low} is left"
-            raise _fault(("step",), rule, step, "lower it")
+            raise refused(("step",), rule, step, "lower it")
         if log and low < 1:
             rule = "needs bounds above zero, since log is true"
-            raise _fault((cls.form,), rule, body, "raise the lower bound or drop log")
+            raise refused((cls.form,), rule, body, "raise the lower bound or drop log")
         if log and step != 1:
             rule = "cannot stand beside log: true"
-            raise _fault(("step",), rule, step, "drop one of the two")
+            raise refused(("step",), rule, step, "drop one of the two")
         return cls(low=low, high=high, log=log, step=step)
 
     def body(self) -> dict[str, Any]:
@@ -310,111 +310,47 @@ class Int(Distribution):
         return inside and (value - self.low) % self.step == 0
 
 
-def parse_distribution(raw: Any) -> Distribution:
-    """Read one entry, a scalar or a mapping with one form. Raises SpecFaults."""
-    if isinstance(raw, list):
-        rule = "a bare list could be one value or several"
-        text = json.dumps(raw, default=str)
-        raise _fault((), rule, raw, f"write {{choice: {text}}}")
-    if not isinstance(raw, Mapping):
-        return Fixed(value=_plain_value(raw, ()))
-    forms = [key for key in raw if key in Distribution.by_form]
-    if len(forms) != 1:
-        raise SpecFaults([_wrong_forms(raw, forms)])
-    cls = Distribution.by_form[forms[0]]
-    allowed = {cls.form, "why", "when", *cls.options}
-    faults = []
-    for key in raw:
-        if key not in allowed:
-            rule = f"unknown key; beside `{cls.form}` may stand {listed(sorted(allowed))}"
-            faults.append(Fault((key,), rule, suggestion=closest(key, allowed)))
-    why = raw.get("why")
-    if why is not None and not isinstance(why, str):
-        faults.append(Fault(("why",), "must be text", why, "put it in quotes"))
-    when: When = ()
-    try:
-        when = _parse_when(raw["when"]) if "when" in raw else ()
-    except SpecFaults as error:
-        faults.extend(error.faults)
-    try:
-        distribution = cls.parse(raw[cls.form], {k: raw[k] for k in cls.options if k in raw})
-    except SpecFaults as error:
-        faults.extend(error.faults)
-    if faults:
-        raise SpecFaults(faults)
-    return replace(distribution, why=why, when=when)
-
-
-def _wrong_forms(raw: Mapping[str, Any], forms: list[str]) -> Fault:
-    known = sorted(Distribution.by_form)
-    if forms:
-        rule = f"has {len(forms)} forms ({listed(forms)}) where one is needed"
-        return Fault((forms[1],), rule, way_out="keep one of them")
-    rule = f"needs one of {listed(known)}"
-    for key in raw:
-        suggestion = closest(key, known)
-        if suggestion and key not in ("why", "when"):
-            return Fault((key,), f"unknown form; {rule}", suggestion=suggestion)
-    return Fault((), rule, dict(raw), f"write {Choice.example} or {LogUniform.example}")
-
-
-def _parse_when(raw: Any) -> When:
-    example = "write when: {architecture: topk} or when: {architecture: [topk, batchtopk]}"
-    if not isinstance(raw, Mapping) or not raw:
-        raise _fault(("when",), "must be a mapping of parameter to values", raw, example)
-    conditions = []
-    for name, given in raw.items():
-        values = given if isinstance(given, list) else [given]
-        if not values:
-            raise _fault(("when", name), "lists no value, so it is never true", given, example)
-        read = tuple(_plain_value(value, ("when", name)) for value in values)
-        conditions.append((str(name), read))
-    return tuple(conditions)
-
-
 def _bounds(cls: type[Distribution], body: Any, number: type[float] | type[int]) -> Any:
     way_out = f"write {cls.example}"
     if not isinstance(body, list) or len(body) != 2:
-        raise _fault((cls.form,), "needs two bounds, low and high", body, way_out)
+        raise refused((cls.form,), "needs two bounds, low and high", body, way_out)
     low, high = (_bound(item, (cls.form, i), number, way_out) for i, item in enumerate(body))
     if low >= high:
         rule = "needs a low bound below its high one"
         advice = "swap them" if low > high else f"use {{fixed: {low}}} for a single value"
-        raise _fault((cls.form,), rule, body, advice)
+        raise refused((cls.form,), rule, body, advice)
     return low, high
 
 
-def _bound(
-    raw: Any, path: tuple[str | int, ...], number: type[float] | type[int], way_out: str
-) -> Any:
-    value = _plain_value(raw, path)
+def _bound(raw: Any, path: KeyPath, number: type[float] | type[int], way_out: str) -> Any:
+    value = plain_value(raw, path)
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
-            raise _fault(path, "must be a number", raw, way_out) from None
+            raise refused(path, "must be a number", raw, way_out) from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _fault(path, "must be a finite number", raw, way_out)
+        raise refused(path, "must be a finite number", raw, way_out)
     if number is int and value != int(value):
-        raise _fault(path, "must be a whole number", raw, way_out)
+        raise refused(path, "must be a whole number", raw, way_out)
     return number(value)
 
 
-def _plain_value(raw: Any, path: tuple[str | int, ...]) -> Any:
+def plain_value(raw: Any, path: KeyPath) -> Any:
     """A JSON scalar, or lists of them, frozen. Raises SpecFaults."""
     if isinstance(raw, list | tuple):
-        return tuple(_plain_value(item, path) for item in raw)
+        return tuple(plain_value(item, path) for item in raw)
     if not (raw is None or isinstance(raw, bool | int | float | str)):
         way_out = "quote it" if not isinstance(raw, Mapping) else "use a single value"
-        raise _fault(path, "must be a number, text, true, false or null", raw, way_out)
+        raise refused(path, "must be a number, text, true, false or null", raw, way_out)
     if isinstance(raw, float) and not math.isfinite(raw):
-        raise _fault(path, "must be a finite number", str(raw), "give a number")
+        raise refused(path, "must be a finite number", str(raw), "give a number")
     try:
         return parse_count(raw)
     except BadQuantity as error:
-        raise _fault(path, error.rule, raw, error.way_out) from error
+        raise refused(path, error.rule, raw, error.way_out) from error
 
 
-def _fault(path: tuple[str | int, ...], rule: str, value: Any, way_out: str) -> SpecFaults:
-    shown = NOT_SHOWN if value is ... else value
-    return SpecFaults([Fault(path, rule, shown, way_out)])
+def refused(path: KeyPath, rule: str, value: Any, way_out: str) -> SpecFaults:
+    """A single fault of an entry, to be raised."""
+    return SpecFaults([Fault(path, rule, value, way_out)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -153,12 +154,26 @@ def summary(results: Results) -> list[str]:
 def print_results(store: Store, queued: QueuedSweep, console: Console | None = None) -> None:
     """Print the page of a sweep as it stands in its log."""
     log = SweepLog(store, queued.id)
-    print_page(results_of(facts_of(queued), log.refresh()), console)
+    print_page(results_of(facts_of(queued), log.refresh()), store, console)
 
 
-def print_page(results: Results, console: Console | None = None) -> None:
+def print_page(results: Results, store: Store, console: Console | None = None) -> None:
     """Print the page, as wide as the terminal, or as wide as it gets into a pipe."""
     console = console or Console(highlight=False)
     width = console.width if console.is_terminal else None
     for line in results_lines(results, width, ascii_only=not can_show_blocks(console)):
         console.print(line, soft_wrap=True)
+    for line in _place_lines(results, store):
+        console.print(line, soft_wrap=True)
+
+
+def _place_lines(results: Results, store: Store) -> list[Text]:
+    """Where the best artefact of each stratum lies."""
+    lines = []
+    for stratum, row in results.best_by_stratum().items():
+        if row.artefact is not None:
+            prefix = store.layout.artefact(results.facts.artefact_kind, row.artefact)
+            path = os.path.relpath(store.local_path(prefix))
+            shown = store.local_path(prefix) if path.startswith("..") else path
+            lines.append(Text.assemble((f"best of {stratum}: ", "bright_black"), shown))
+    return lines

@@ -34,8 +34,8 @@ class UnknownTrial(ValueError):
             return f"sweep {self.sweep!r} has no trials yet, so none is {self.trial!r}"
         near = get_close_matches(self.trial, self.known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        some = ", ".join(self.known[:6]) + (", ..." if len(self.known) > 6 else "")
-        return f"sweep {self.sweep!r} has no trial {self.trial!r}; it has {some}.{hint}"
+        some = ", ".join([*self.known[:6], *(["..."] if len(self.known) > 6 else [])])
+        return f"sweep {self.sweep!r} has no trial {self.trial!r}; it has: {some}.{hint}"
 
 
 def find_trial(sweep: str, trial: str, state: SweepState) -> TrialState:
@@ -111,12 +111,8 @@ def sweep_page(
         Text("   ").join(counts_legend(counts, ascii_only=ascii_only)),
         *([Text(f"waits: {why}")] if why else []),
         Text(""),
-        *_pairs(_asked(facts), width),
+        *_pairs({**_asked(facts), **_reached(facts, state)}, width),
     ]
-    best = best_value(facts, state)
-    lines += _pairs({f"best {facts.metric}": cells.number(best)}, width)
-    if state.closed is not None:
-        lines += _pairs({"closed": state.closed.reason}, width)
     if state.drivers:
         lines += [Text(""), Text("drivers", style="bold"), *_driver_lines(state, width, ascii_only)]
     return lines
@@ -138,8 +134,13 @@ def _asked(facts: SweepFacts) -> dict[str, str]:
     }
 
 
+def _reached(facts: SweepFacts, state: SweepState) -> dict[str, str]:
+    reached = {f"best {facts.metric}": cells.number(best_value(facts, state))}
+    return {**reached, "closed": state.closed.reason} if state.closed is not None else reached
+
+
 def _says(value: Any) -> bool:
-    return value not in (None, "", [], {})
+    return value is not False and value not in (None, "", [], {})
 
 
 def _short(value: Any) -> str:
@@ -266,14 +267,18 @@ def _standing(facts: SweepFacts, trial: TrialState, path: str | None) -> dict[st
         "lease": f"{trial.epoch} held by {trial.holder}" if trial.epoch else "-",
         "place": place_of(trial) or "-",
         "checkpoint": saved,
-        "preempted": f"{trial.num_preemptions} times" if trial.num_preemptions else "",
-        "failed": f"{trial.num_failures} times" if trial.num_failures else "",
+        "preempted": _times(trial.num_preemptions),
+        "failed": _times(trial.num_failures),
         "device time": cells.duration(trial.busy_seconds or None),
         "cost": cells.usd(trial.usd or None),
         "artefact": trial.artefact or "",
         "path": path or "",
     }
     return {name: value for name, value in pairs.items() if value}
+
+
+def _times(count: int) -> str:
+    return "" if not count else "once" if count == 1 else f"{count} times"
 
 
 def _history(trial: TrialState, width: int | None, ascii_only: bool) -> list[Text]:

@@ -20,10 +20,10 @@ from orchestrator.distributions import (
     Int,
     LogUniform,
     Uniform,
-    parse_distribution,
     plain,
     value_key,
 )
+from orchestrator.entries import parse_entry
 from orchestrator.faults import Fault, SpecFaults
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Space:
         }
         for name, entry in raw.items():
             try:
-                entries[str(name)] = _parse_entry(entry)
+                entries[str(name)] = parse_entry(entry)
             except SpecFaults as error:
                 faults.extend(fault.under((str(name),)) for fault in error.faults)
                 entries[str(name)] = ()
@@ -312,25 +312,3 @@ def _only_for(
     asked = conditions.get(discriminator, tuple(variants))
     conditions[discriminator] = tuple(value for value in asked if value in variants)
     return replace(distribution, when=tuple(conditions.items()))
-
-
-def _parse_entry(raw: Any) -> tuple[Distribution, ...]:
-    is_list_of_mappings = isinstance(raw, list) and any(isinstance(item, Mapping) for item in raw)
-    if not is_list_of_mappings:
-        return (parse_distribution(raw),)
-    faults: list[Fault] = []
-    alternatives = []
-    for index, item in enumerate(raw):
-        try:
-            distribution = parse_distribution(item)
-        except SpecFaults as error:
-            faults.extend(fault.under((index,)) for fault in error.faults)
-            continue
-        if not distribution.when:
-            rule = "needs `when`, as one of several ranges of the same parameter"
-            way_out = "write when: {architecture: topk}"
-            faults.append(Fault((index,), rule, way_out=way_out))
-        alternatives.append(distribution)
-    if faults:
-        raise SpecFaults(faults)
-    return tuple(alternatives)

@@ -114,7 +114,7 @@ def kind_faults(space: Space, kind: JobKind, *, complete: bool) -> list[Fault]:
     if discriminator is not None:
         faults = list(_discriminator_faults(space, kind, discriminator, complete=complete))
         given = space.values_of(discriminator) or (() if complete else tuple(models))
-        variants = [value for value in given if value in models]
+        variants = [value for value in given if isinstance(value, str) and value in models]
     for name in space.entries:
         faults.extend(_name_faults(space, name, kind, variants))
     if complete:

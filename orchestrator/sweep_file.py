@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,7 +92,7 @@ class _Reader:
         if self.faults or None in (kind, setup, space, search, early_stop, rest):
             return None
         return SweepSpec(
-            **{name: getattr(rest, name) for name in _plain_fields()},
+            **{name: getattr(rest, name) for name in _sections_model().model_fields},
             job=self.data["job"],
             setup=setup,
             space=space,
@@ -120,12 +121,9 @@ class _Reader:
                 self.faults.append(unknown_key((key,), known))
 
     def _plain_sections(self) -> BaseModel | None:
-        fields: dict[str, Any] = {
-            name: (SweepSpec.model_fields[name].annotation, SweepSpec.model_fields[name])
-            for name in _plain_fields()
-        }
-        model = create_model("Sections", __config__=SweepSpec.model_config, **fields)
-        return self._validated(model, {k: self.data[k] for k in fields if k in self.data})
+        model = _sections_model()
+        given = {name: self.data[name] for name in model.model_fields if name in self.data}
+        return self._validated(model, given)
 
     def _setup(self, kind: JobKind) -> BaseModel | None:
         fields = kind.Setup.model_fields
@@ -216,8 +214,15 @@ class _Reader:
         self.faults.append(Fault(path, rule, way_out=way_out))
 
 
-def _plain_fields() -> list[str]:
-    return [name for name in SweepSpec.model_fields if name not in _SECTIONS_WITH_RULES]
+@cache
+def _sections_model() -> type[BaseModel]:
+    """The fields of SweepSpec that are validated as they stand in the file, as a model."""
+    fields: dict[str, Any] = {
+        name: (field.annotation, field)
+        for name, field in SweepSpec.model_fields.items()
+        if name not in _SECTIONS_WITH_RULES
+    }
+    return create_model("Sections", __config__=SweepSpec.model_config, **fields)
 
 
 def _salvaged(model: type[Any], data: Any, faulty: Sequence[object]) -> Any:

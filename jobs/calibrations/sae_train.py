@@ -57,7 +57,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, float | int | str]:
 def _run(
     stream: ActivationStream, pack: Pack, block_batches: int, seconds: float, device: str
 ) -> dict[str, float | int | str]:
-    """Whole shuffle blocks: the language model runs once a block, so a part would mislead."""
+    """From the start of a shuffle block: the language model runs once for all of one."""
     num_members = len(pack.members)
     while pack.position % block_batches:
         pack.run_step()
@@ -70,12 +70,14 @@ def _run(
     _wait_for(device)
     wall_seconds = time.perf_counter() - start
     shared_seconds = stream.lm_seconds - lm_seconds
-    stream_tokens = (pack.position - first) * stream.batch_tokens
+    num_batches = pack.position - first
+    stream_tokens = num_batches * stream.batch_tokens
+    lm_tokens = -(-num_batches // block_batches) * block_batches * stream.batch_tokens
     return {
         "members": num_members,
         "stream_tokens": stream_tokens,
         "wall_seconds": wall_seconds,
-        "shared_seconds_per_token": shared_seconds / stream_tokens,
+        "shared_seconds_per_token": shared_seconds / lm_tokens,
         "trial_seconds_per_token": (wall_seconds - shared_seconds) / stream_tokens / num_members,
         "report_seconds": _seconds_of_reports(pack) / num_members,
         "checkpoint_seconds": _seconds_of_checkpoints(pack) / num_members,

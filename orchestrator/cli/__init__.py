@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import getdoc
 from typing import Any
 
 import typer
@@ -104,8 +105,14 @@ def load_command(name: str, entry: CommandEntry) -> Any:
     if isinstance(function, typer.Typer):
         return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name, short_help=entry.summary)(function)
+    single.command(name, help=_with_examples(function), short_help=entry.summary)(function)
     return typer.main.get_command(single)
+
+
+def _with_examples(function: Callable[..., Any]) -> str:
+    """The docstring, with its indented paragraphs (examples) kept from being re-wrapped."""
+    paragraphs = (getdoc(function) or "").split("\n\n")
+    return "\n\n".join(f"\b\n{p}" if p.startswith("    ") else p for p in paragraphs)
 
 
 def _exists(entry: CommandEntry) -> bool:

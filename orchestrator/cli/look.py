@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 SweepsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ID]...", help="Sweeps by id; else all that are not over.", show_default=False
+        metavar="ID", help="Sweeps by id; else all that are not over.", show_default=False
     ),
 ]
 TrialArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[TRIAL]", help="A trial's id or number.", show_default=False),
+    typer.Argument(metavar="TRIAL", help="A trial's id or number.", show_default=False),
 ]
 POLL_S = 0.5
 
@@ -143,14 +143,15 @@ def results(
     from orchestrator.results_page import print_page
     from orchestrator.view.facts import WatchedSweep
 
-    watched = WatchedSweep.open(_open(store), sweep)
+    opened = _open(store)
+    watched = WatchedSweep.open(opened, sweep)
     found = results_of(watched.facts, watched.log.state)
     wants_files = csv is not None or plot is not None or not (as_json or no_files)
     written = write_results(found, default_places(sweep, csv, plot)) if wants_files else []
     if as_json:
         _print_json(found.to_json())
         return
-    print_page(found)
+    print_page(found, opened)
     for path in written:
         typer.echo(f"wrote {path}")
 

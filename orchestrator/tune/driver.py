@@ -185,9 +185,10 @@ class _Drain:
         self.asked = True
         self._desk.draining = True
         logger.info("signal %d: draining", signum)
-        threading.Thread(target=self._drain, daemon=True).start()
+        threading.Thread(target=self._leave_in_time, daemon=True).start()
+        threading.Thread(target=self._drain_packs, daemon=True).start()
 
-    def _drain(self) -> None:
+    def _drain_packs(self) -> None:
         import ray
         from ray.exceptions import RayError
 
@@ -199,6 +200,9 @@ class _Drain:
                 ray.get_actor(name, namespace=NAMESPACE).drain.remote(self._sweep)
             except (ValueError, RayError):
                 logger.info("pack %s is gone already", name)
+
+    def _leave_in_time(self) -> None:
+        """Of itself: a thread that talks to a Ray that died may wait for it for a minute."""
         time.sleep(DRAIN_WITHIN_S)
         logger.warning("not everything came back within %.0f s: leaving", DRAIN_WITHIN_S)
         os._exit(EXIT_DRAINED)

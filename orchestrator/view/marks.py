@@ -63,7 +63,7 @@ def segment_widths(counts: list[int], width: int) -> list[int]:
         max(int(share), 1) if count else 0 for share, count in zip(shares, counts, strict=True)
     ]
     while sum(widths) > width:
-        widths[max(range(len(widths)), key=lambda i: (widths[i] - shares[i], widths[i]))] -= 1
+        widths[max(range(len(widths)), key=lambda i: (widths[i] > 1, widths[i] - shares[i]))] -= 1
     while sum(widths) < width:
         widths[max(range(len(widths)), key=lambda i: (shares[i] - widths[i], counts[i]))] += 1
     return widths

@@ -98,13 +98,18 @@ def sweep_eta_s(num_trials: int, state: SweepState, now: float) -> float | None:
     left = sum(max(min(expected, t.total_tokens) - t.tokens, 0.0) for t in running)
     seconds = (left + waiting + unseen * expected) / rate
     since = min((_since_report(trial, now) for trial in running), default=0.0)
-    return max(seconds - since, _soonest_end_s(running, now))
+    return max(seconds - since, *_bounds_s(running, expected, now))
 
 
-def _soonest_end_s(running: Sequence[TrialState], now: float) -> float:
-    """No sweep ends before its next trial: matters when the mean says that all are over."""
-    etas = [eta for trial in running if (eta := trial_eta_s(trial, now)) is not None]
-    return min(etas, default=0.0)
+def _bounds_s(running: Sequence[TrialState], expected: float, now: float) -> tuple[float, float]:
+    """No sweep ends before its slowest trial gets as far as trials do, nor before its next one."""
+    ends = [eta for trial in running if (eta := trial_eta_s(trial, now)) is not None]
+    slowest = [
+        max(min(expected, trial.total_tokens) - trial.tokens, 0.0) / rate
+        for trial in running
+        if (rate := tokens_per_second(trial)) is not None
+    ]
+    return min(ends, default=0.0), max(slowest, default=0.0)
 
 
 def saved_share(state: SweepState) -> float | None:

@@ -37,10 +37,10 @@ class ArchitectureConfig(BaseModel):
     threshold_is_learned: ClassVar[bool] = False
     """Whether it is exported as JumpReLU with a threshold learned beside a top-k in training."""
     peak_latent_buffers: ClassVar[float]
-    """Tensors of [batch, d_sae] alive at the peak of a training step; `sae.memory` uses it."""
-    peak_weight_buffers: ClassVar[float] = 4.0
-    """Tensors of [d_sae, d_in] alive at the end of a step's backward pass, for each of encoder
-    and decoder: the weight, its gradient and Adam's two moments."""
+    """Tensors of [batch, d_sae] alive at the peak of a step's passes; `sae.memory` uses it."""
+    peak_weight_buffers: ClassVar[float] = 7.5
+    """Tensors of [d_sae, d_in] alive at that peak: weights and Adam's moments for encoder and
+    decoder make six, the rest are gradients."""
 
     architecture: str
     d_sae: int = Field(gt=0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class BatchTopKConfig(BatchTopKFamilyConfig):
     """Keep k latents a token on average over the batch; exported as JumpReLU with a threshold."""
 
-    peak_latent_buffers: ClassVar[float] = 6.0
+    peak_latent_buffers: ClassVar[float] = 10.0
 
     architecture: Literal["batchtopk"] = "batchtopk"
     k: float = Field(gt=0)

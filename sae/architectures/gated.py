@@ -18,7 +18,8 @@ class GatedConfig(ArchitectureConfig):
 
     sparsity_knob: ClassVar[str] = "l1_coefficient"
     fixes_l0: ClassVar[bool] = False
-    peak_latent_buffers: ClassVar[float] = 10.0
+    peak_latent_buffers: ClassVar[float] = 8.9
+    peak_weight_buffers: ClassVar[float] = 8.4
 
     architecture: Literal["gated"] = "gated"
     l1_coefficient: float = Field(ge=0)

@@ -20,7 +20,7 @@ class JumpReluConfig(ArchitectureConfig):
 
     sparsity_knob: ClassVar[str] = "l0_coefficient"
     fixes_l0: ClassVar[bool] = False
-    peak_latent_buffers: ClassVar[float] = 7.0
+    peak_latent_buffers: ClassVar[float] = 7.2
 
     architecture: Literal["jumprelu"] = "jumprelu"
     l0_coefficient: float = Field(ge=0)

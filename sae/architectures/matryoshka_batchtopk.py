@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class MatryoshkaBatchTopKConfig(BatchTopKFamilyConfig):
     """BatchTopK whose first latents, at several widths, reconstruct the activation alone."""
 
-    peak_latent_buffers: ClassVar[float] = 7.0
+    peak_latent_buffers: ClassVar[float] = 11.3
 
     architecture: Literal["matryoshka_batchtopk"] = "matryoshka_batchtopk"
     k: float = Field(gt=0)

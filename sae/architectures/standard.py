@@ -18,7 +18,7 @@ class StandardConfig(ArchitectureConfig):
 
     sparsity_knob: ClassVar[str] = "l1_coefficient"
     fixes_l0: ClassVar[bool] = False
-    peak_latent_buffers: ClassVar[float] = 6.0
+    peak_latent_buffers: ClassVar[float] = 5.7
 
     architecture: Literal["standard"] = "standard"
     l1_coefficient: float = Field(ge=0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TopKConfig(TopKFamilyConfig):
     """Keep the k largest latents of each token."""
 
-    peak_latent_buffers: ClassVar[float] = 6.0
+    peak_latent_buffers: ClassVar[float] = 9.0
 
     architecture: Literal["topk"] = "topk"
     k: int = Field(gt=0)

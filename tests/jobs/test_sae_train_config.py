@@ -127,3 +127,32 @@ def test_the_stream_is_a_function_of_the_setup_alone() -> None:
     assert spec.hooks == ("model.layers.1", "model.layers.2")
     assert spec.key == kind.stream_spec(setup, "cpu").key
     assert spec.key != kind.stream_spec(setup_of(stream_seed=1), "cpu").key
+
+
+def test_the_footprint_grows_with_the_dictionary_and_says_what_is_shared() -> None:
+    kind, setup = SaeTrain(), setup_of()
+    small = kind.footprint(setup, {"architecture": "topk", "d_sae": 1024, "k": 4})
+    large = kind.footprint(setup, {"architecture": "topk", "d_sae": 4096, "k": 4})
+    weight_bytes = 2 * 576 * 4096 * 4
+    assert large.trial_bytes > 4 * weight_bytes  # weight, gradient and Adam's two moments
+    assert 3.5 < large.trial_bytes / small.trial_bytes < 4.5
+    assert large.shared_bytes == small.shared_bytes > 134e6 * 4
+    assert large.trial_flop_per_token == 4 * small.trial_flop_per_token == 12 * 576 * 4096
+
+
+def test_the_model_is_counted_up_to_its_deepest_hook() -> None:
+    kind, config = SaeTrain(), {"architecture": "topk", "d_sae": 64, "k": 4}
+    shallow = kind.footprint(setup_of(hooks=["model.layers.4"]), config)
+    deep = kind.footprint(setup_of(hooks=["model.layers.9"]), config)
+    assert deep.shared_flop_per_token == 2 * shallow.shared_flop_per_token
+
+
+@pytest.mark.parametrize(("name", "billions"), [("lab/Foo-7B", 7), ("x/tiny-33M", 0.033), ("x", 1)])
+def test_an_unknown_model_is_counted_by_the_size_in_its_name(
+    name: str, billions: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"architecture": "topk", "d_sae": 64, "k": 4}
+    setup = setup_of(model={"name": name}, hooks=["layers.2"])
+    shared = SaeTrain().footprint(setup, config).shared_bytes
+    assert billions * 4e9 < shared < billions * 4e9 + 3e9
+    assert f"sizes of model {name} are not known" in caplog.text

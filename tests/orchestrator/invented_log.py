@@ -115,7 +115,7 @@ class World:
             self.dead.add(writer)
             teller = self.driver(which % NUM_DRIVERS)
             self.write(teller, DriverEnded(driver=writer, reason=f"silent for {which} s"))
-            self.generation[place] += writer != teller or which % 2
+            self.generation[place] += which > 0  # else it may be declared dead once more
         elif what == "cancel":
             self._cancel(place, which)
         elif what == "close":

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.faults import SpecFaults
 from orchestrator.spec import SweepSpec, load_sweep, parse_sweep
@@ -301,3 +303,69 @@ def test_every_scheduler_can_be_asked_for_by_name_alone_with_its_required_keys()
         section = {"scheduler": name, **({"grace": "8k"} if needs_grace else {})}
         spec = spec_of(early_stop=section)
         assert SweepSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+FULL: dict[str, Any] = {
+    **BASE,
+    "hooks": ["model.layers.10", "model.layers.20"],
+    "space": {
+        "architecture": {"choice": ["topk", "standard"]},
+        "d_sae": {"choice": [1024, 2048], "why": "wide enough"},
+        "k": [
+            {"choice": [16, 32], "when": {"d_sae": 1024}},
+            {"int": [16, 64], "when": {"d_sae": 2048}},
+        ],
+        "l1_coefficient": {"loguniform": [0.1, 10], "points": 3},
+        "lr": {"uniform": [1e-4, 1e-3], "points": 2},
+    },
+    "search": {"sampler": "random", "trials": 8, "seed": 1},
+    "early_stop": {"scheduler": "asha", "metric": "fvu", "strata": ["hook", "l0"], "grace": "8k"},
+    "guards": {"spike": 20, "l0_band": [1, 99], "l0_after": "32k"},
+    "budget": {"usd": "$5", "hours": "4h"},
+    "needs": [],
+    "pack": {"members": 4},
+}
+JUNK: list[Any] = [
+    *(None, True, -1, 0, 1, 0.5, 1e30, "", "x", "5k", "lr", [], [[]], ["x"], [1, 1], [1, 2]),
+    *({}, {"choice": [1, 2]}, {"x": {}}, [{}], {"when": {"k": 1}}, [{"fixed": 1, "when": {}}]),
+]
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = data.items() if isinstance(data, dict) else enumerate(data)
+    found = [path] if path else []
+    for key, value in inner if isinstance(data, dict | list) else ():
+        found += places(value, (*path, key)) if isinstance(value, dict | list) else [(*path, key)]
+    return found
+
+
+def test_the_full_sweep_is_right() -> None:
+    assert parse_sweep(json.dumps(FULL)).trials == 8
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(places(FULL)), st.sampled_from(JUNK)), max_size=3))
+def test_whatever_stands_in_a_file_is_taken_or_refused_in_words(
+    changes: list[tuple[tuple[Any, ...], Any]],
+) -> None:
+    data = json.loads(json.dumps(FULL))
+    for path, junk in changes:
+        parent = data
+        for part in path[:-1]:
+            known = isinstance(parent, dict) and part in parent
+            listed = isinstance(parent, list) and isinstance(part, int) and part < len(parent)
+            parent = parent[part] if known or listed else {}
+        if isinstance(parent, dict) or (
+            isinstance(parent, list) and path[-1] in range(len(parent))
+        ):
+            parent[path[-1]] = junk
+    try:
+        spec = parse_sweep(json.dumps(data, indent=1), "s.yaml")
+    except SpecFaults as error:
+        assert error.faults
+        assert all(fault.rule and fault.line for fault in error.faults)
+        assert "Traceback" not in str(error)
+        return
+    assert SweepSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json")))) == spec
+    first = spec.build_sampler().suggest(0, [])
+    assert spec.report_points(first)[-1] == spec.kind.total_tokens(spec.setup, first)

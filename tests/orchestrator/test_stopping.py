@@ -317,7 +317,10 @@ def test_comparing_across_strata_would_lose_the_sparse_end_which_pareto_keeps() 
 
 
 def test_a_simulated_trial_that_diverges_frees_its_slot() -> None:
-    broken: Curve = [(5000, {"fvu": None, "l0": 1.0, "loss": None}), (100_000, {"fvu": 0.0, "l0": 1.0})]
+    broken: Curve = [
+        (5000, {"fvu": None, "l0": 1.0, "loss": None}),
+        (100_000, {"fvu": 0.0, "l0": 1.0}),
+    ]
     curves: dict[str, Curve] = {"broken": broken, "good": curve(0.1)}
     result = simulate(
         ASHA, curves, metric="fvu", direction="min", strata=[], slots=1, guards=GuardsConfig()

@@ -167,7 +167,8 @@ def test_a_reader_beside_writing_processes_sees_every_event_once(
     processes = [context.Process(target=write_many, args=(tmp_path, 150, done)) for _ in range(3)]
     for process in processes:
         process.start()
-    reader, read = LogReader(store, "s"), []
+    reader = LogReader(store, "s")
+    read: list[AnyEvent] = []
     deadline = time.monotonic() + 60
     while len(read) < 450 and time.monotonic() < deadline:
         read += reader.poll()
@@ -182,6 +183,7 @@ def fill(store: Store) -> None:
     """A sweep of 2,000 trials with 25 reports each, over four drivers."""
     names = ("fvu", "explained_variance", "l0", "dead_fraction", "mse", "cosine", "loss")
     writers = [LogWriter(store, "s") for _ in range(4)]
+    by_writer: list[list[Any]] = [[] for _ in writers]
     for number in range(NUM_TRIALS):
         trial = f"t{number:04d}"
         about: dict[str, Any] = {"trial": trial, "epoch": 1}
@@ -192,7 +194,7 @@ def fill(store: Store) -> None:
             Started(**about, node="n1", device="cpu", pack="p1", usd_per_hour=1.0),
         ]
         for turn in range(1, NUM_REPORTS + 1):
-            metrics = {name: 0.123456789 / turn for name in names}
+            metrics = dict.fromkeys(names, 0.123456789 / turn)
             at = {"pack": "p1", "pid": 1, "members": 4, "lm_tokens_per_second": 1234.5}
             place: dict[str, Any] = {**about, "tokens": 2000 * turn}
             rung = 2000 * turn if turn in (3, 9) else None
@@ -201,7 +203,9 @@ def fill(store: Store) -> None:
             )
             events.append(Checkpointed(**place))
         events.append(Finished(**about, artefact=trial, metrics=metrics, tokens=50_000))
-        writers[number % 4].append(*events)
+        by_writer[number % len(writers)] += events
+    for writer, written in zip(writers, by_writer, strict=True):
+        writer.append(*written)
 
 
 def test_two_thousand_trials_are_replayed_in_under_five_seconds(store: Store) -> None:

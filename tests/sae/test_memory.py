@@ -1,0 +1,100 @@
+"""The memory formulas against what processes really take."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae.architectures import by_architecture, parse_architecture
+from sae.memory import member_bytes, shared_bytes, step_flop_per_token
+from tests.sae.synthetic_source import SPARSITY
+
+D_IN = 576
+BATCH_TOKENS = 512
+WIDTHS = (2048, 8192)
+ROOT = Path(__file__).parents[2]
+
+
+def parameters(architecture: str, d_sae: int) -> dict[str, Any]:
+    knob = by_architecture[architecture].sparsity_knob
+    # A window of zero makes latents die at once: the auxiliary loss is part of the peak.
+    window = 0 if knob == "k" else 1000
+    return {
+        "architecture": architecture,
+        "d_sae": d_sae,
+        knob: SPARSITY[knob],
+        "dead_feature_window": window,
+    }
+
+
+def measured_bytes(cases: list[dict[str, Any]], **environment: str) -> list[int]:
+    requests = [{"parameters": case, "d_in": D_IN, "batch_tokens": BATCH_TOKENS} for case in cases]
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.sae.measure_memory", json.dumps(requests)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [int(found) for found in json.loads(result.stdout)]
+
+
+@pytest.mark.slow
+def test_live_memory_of_every_architecture_is_within_15_percent_of_the_formula() -> None:
+    cases = [parameters(name, d_sae) for name in sorted(by_architecture) for d_sae in WIDTHS]
+    # Below this size glibc keeps what is freed; nothing that counts here is below it.
+    found = measured_bytes(cases, MALLOC_MMAP_THRESHOLD_="65536")
+    for case, num_bytes in zip(cases, found, strict=True):
+        expected = member_bytes(parse_architecture(case), d_in=D_IN, batch_tokens=BATCH_TOKENS)
+        assert expected == pytest.approx(num_bytes, rel=0.15), case
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d_sae", WIDTHS)
+def test_resident_memory_with_the_usual_allocator_is_within_15_percent(d_sae: int) -> None:
+    case = parameters("topk", d_sae)
+    (found,) = measured_bytes([case])
+    expected = member_bytes(
+        parse_architecture(case), d_in=D_IN, batch_tokens=BATCH_TOKENS, device="cpu"
+    )
+    assert expected == pytest.approx(found, rel=0.15)
+
+
+def test_half_precision_halves_a_member() -> None:
+    full = parse_architecture(parameters("topk", 2048))
+    half = parse_architecture({**parameters("topk", 2048), "dtype": "bfloat16"})
+    sizes = {"d_in": D_IN, "batch_tokens": BATCH_TOKENS}
+    assert member_bytes(half, **sizes) == pytest.approx(member_bytes(full, **sizes) / 2, abs=1)
+
+
+def test_a_wide_batch_makes_latents_the_larger_part() -> None:
+    config = parse_architecture(parameters("topk", 8192))
+    narrow = member_bytes(config, d_in=D_IN, batch_tokens=64)
+    assert narrow == member_bytes(config, d_in=D_IN, batch_tokens=128)
+    assert member_bytes(config, d_in=D_IN, batch_tokens=8192) > 4 * narrow
+
+
+def test_the_shared_part_is_at_least_the_model_and_grows_with_the_blocks() -> None:
+    sizes: dict[str, Any] = {
+        "num_parameters": 134_515_008,
+        "model_dtype": "float32",
+        "d_in_by_hook": {"model.layers.10": 576},
+        "batch_tokens": 256,
+        "held_out_tokens": 4096,
+        "vocab_size": 49152,
+    }
+    small = shared_bytes(block_tokens=4096, **sizes)
+    assert small > 4 * 134_515_008
+    assert shared_bytes(block_tokens=8192, **sizes) - small == 2 * 4096 * 576 * 4
+
+
+def test_a_step_costs_three_times_its_forward_pass() -> None:
+    config = parse_architecture(parameters("topk", 2048))
+    assert step_flop_per_token(config, d_in=576) == 12 * 576 * 2048
