@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ CONTEXT = 128
 BATCH_TOKENS = 1024
 LM_BATCH_CONTEXTS = 16
 WARM_UP_BATCHES = 2
+IDLE_LOAD = 1.0
+"""Processes already running when we start, above which wall-clock times mean little."""
 
 WORK = f"8 topk SAEs, d_sae {D_SAE}, SmolLM2-135M layer 10"
 SINGLE, MULTI, OURS = "single", "multi", "ours"
@@ -211,6 +214,9 @@ def main() -> None:
     parser.add_argument("--only", choices=list(WAYS), action="append", default=[])
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    if load > IDLE_LOAD:
+        print(f"the machine is busy (load {load:.1f}): these figures compare its neighbours")
     logging.getLogger("sae_lens").setLevel(logging.ERROR)
     device = resolve_device(arguments.device).type
     language_model = LanguageModel.load(ModelSpec(builtin="smollm2-135m"), device, (HOOK,))
@@ -232,6 +238,7 @@ def main() -> None:
             "theirs": round(median[way], 3),
             "unit": "s",
             "ratio": round(median[way] / median[OURS], 3),
+            "load_at_start": round(load, 2),
             "runs": {each: [round(run, 3) for run in seconds[each]] for each in (OURS, way)},
         }
         for way, name in NAMES.items()

@@ -4,66 +4,54 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 
 from jobs.kind import Footprint
 from sae.architectures import ArchitectureConfig
 from sae.hooks import hook_width, layer_of
+from sae.memory import member_bytes, shared_bytes, step_flop_per_token
 from sae.model_shapes import ModelShape, known_shapes, truncated_flop_per_token
 from sae.stream_spec import ModelSpec, StreamSpec
 
 logger = logging.getLogger(__name__)
 
-BYTES_OF = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-STEP_FLOP_PER_WEIGHT = 6.0
-"""A forward and a backward pass: 2 + 4 floating point operations for each weight and token."""
 RUNTIME_BYTES = 600 * 2**20
 """A process with torch, transformers and sae_lens imported."""
-LOGIT_BYTES = 640 * 2**20
-"""Logits of the losses at a trial's end: `sae.downstream` keeps 512 MiB and works on 128."""
-EVALUATION_BYTES = 3 * 64 * 2**20
-"""A chunk of held-out latents and what is derived from it; one member at a time."""
-FORWARD_BUFFERS = 24
-"""Tensors of [tokens, d_model] alive at the peak of a block's forward pass, its MLP included."""
 _SIZE_IN_NAME = re.compile(r"(?<![a-z0-9])(\d+(?:\.\d+)?)(m|b)(?![a-z0-9])", re.IGNORECASE)
 _GUESSED_PARAMETERS = 1e9
 
 
-def footprint(stream: StreamSpec, config: ArchitectureConfig) -> Footprint:
+def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) -> Footprint:
     """Peak bytes and work per token of one SAE and of the stream it trains on.
 
-    A trial: `peak_weight_buffers` for each of encoder and decoder (weight, gradient and Adam's
-    two moments) and `peak_latent_buffers` of [batch, d_sae]. Where the sweep does not say in
-    which precision the model runs, float32 is counted.
+    Counted for the dearer device, since this is asked before there is one: the CPU, whose
+    allocator keeps a part of what is freed, and where a model whose precision the sweep leaves
+    open runs in float32.
+
+    Args:
+        ce_tokens: held-out tokens over which the loss recovered is measured at the end.
     """
     shape = known_shapes(stream.model) or _guessed_shape(stream.model)
     widths = {hook: hook_width(hook, shape) or shape.d_model for hook in stream.hooks}
     d_in = widths[config.hook] if config.hook in widths else max(widths.values())
-    weights = 2 * d_in * config.d_sae
-    trial_bytes = BYTES_OF[config.dtype] * (
-        config.peak_weight_buffers * weights
-        + config.peak_latent_buffers * stream.batch_tokens * config.d_sae
-        + 8 * stream.batch_tokens * d_in
+    shared = shared_bytes(
+        num_parameters=shape.num_parameters,
+        model_dtype=stream.model.dtype or "float32",
+        widths=tuple(widths.values()),
+        block_tokens=stream.block_tokens,
+        batch_tokens=stream.batch_tokens,
+        held_out_tokens=stream.held_out_tokens,
+        vocab_size=shape.vocab_size,
+        ce_tokens=ce_tokens,
+        lm_batch_tokens=stream.lm_batch_contexts * stream.data.context,
     )
     return Footprint(
-        trial_bytes=int(trial_bytes),
-        shared_bytes=_shared_bytes(stream, shape, list(widths.values())),
+        trial_bytes=member_bytes(config, d_in=d_in, batch_tokens=stream.batch_tokens, device="cpu"),
+        shared_bytes=shared + RUNTIME_BYTES,
         shared_flop_per_token=truncated_flop_per_token(
             shape, _deepest_layer(stream, shape), stream.data.context
         ),
-        trial_flop_per_token=STEP_FLOP_PER_WEIGHT * weights,
+        trial_flop_per_token=step_flop_per_token(config, d_in=d_in),
     )
-
-
-def _shared_bytes(stream: StreamSpec, shape: ModelShape, widths: Sequence[int]) -> int:
-    """The model, the shuffle block (twice while it is made), held-out activations, a forward."""
-    size = BYTES_OF[stream.model.dtype or "float32"]
-    width = sum(widths)
-    blocks = 2 * stream.block_tokens * width * size
-    held_out = stream.held_out_tokens * width * 4
-    forward = stream.lm_batch_contexts * stream.data.context * shape.d_model * FORWARD_BUFFERS
-    fixed = RUNTIME_BYTES + LOGIT_BYTES + EVALUATION_BYTES
-    return shape.num_parameters * size + blocks + held_out + forward * size + fixed
 
 
 def _deepest_layer(stream: StreamSpec, shape: ModelShape) -> int:

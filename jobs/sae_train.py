@@ -210,7 +210,8 @@ class SaeTrain(JobKind):
         )
 
     def footprint(self, setup: SaeTrainSetup, config: Config) -> Footprint:
-        return footprint(self.stream_spec(setup, "auto"), self.architecture(setup, config))
+        stream = self.stream_spec(setup, "auto")
+        return footprint(stream, self.architecture(setup, config), setup.evaluation.ce_tokens)
 
     def runner(self, context: TrialContext) -> TrialRunner:
         from jobs.runners.sae_pack import SaePackRunner

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.frontier import Point, pareto, widths_of
+from orchestrator.frontier import Direction, Point, pareto, widths_of
 from orchestrator.results import ResultRow, Results
 from orchestrator.view import cells
 
@@ -81,7 +81,8 @@ def _figure(results: Results) -> Figure:
     _name(axes, results)
     _legend(axes, finished, others)
     figure.draw_without_rendering()  # places depend on the layout, which is settled by drawing
-    _label_points(axes, [p for _, points in _by_width(finished) for p in _line(points, results)])
+    on_lines = [p for _, points in _by_width(finished) for p in _line(points, results)]
+    _label_points(axes, on_lines, results.facts.direction)
     if not placed:
         axes.text(0.5, 0.5, "no trial has reported yet", transform=axes.transAxes, ha="center")
     return figure
@@ -253,12 +254,13 @@ def _legend(axes: Axes, finished: Sequence[_Placed], others: Sequence[_Placed]) 
         axes.legend(handles=handles, loc="best")
 
 
-def _label_points(axes: Axes, finished: Sequence[_Placed]) -> None:
+def _label_points(axes: Axes, finished: Sequence[_Placed], direction: Direction) -> None:
     """`k=32` beside a point, where it does not run into another label or point."""
+    sign = 1 if direction == "min" else -1  # of near equals the best is labelled
     labelled = [p for p in finished if "k" in p.row.config and _is_inside(axes, p)]
     taken = [_pixels(axes, p) for p in labelled]
     labels: list[tuple[str, tuple[float, float]]] = []
-    for p in sorted(labelled, key=lambda p: (not p.row.on_frontier, p.l0)):
+    for p in sorted(labelled, key=lambda p: (not p.row.on_frontier, sign * p.value)):
         text = f"k={cells.parameter(p.row.config['k'])}"
         x, y = _pixels(axes, p)
         if any(text == other and not _apart((x, y), at, 60, 40) for other, at in labels):

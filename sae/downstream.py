@@ -21,13 +21,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from sae.activation_source import ActivationSource, Edit
+from sae.memory import MAX_CLEAN_LOGIT_BYTES, MAX_LOGIT_BYTES
 
 DEFAULT_CE_TOKENS = 2048
 """Kept held-out tokens over which losses are taken: each costs a whole forward pass."""
-MAX_LOGIT_BYTES = 128 * 2**20
-"""Logits of one batch of contexts, in fp32."""
-MAX_CLEAN_LOGIT_BYTES = 512 * 2**20
-"""Clean logits kept for all members of a source; above it they are computed again each time."""
 
 
 @dataclass(frozen=True)

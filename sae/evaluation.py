@@ -14,9 +14,7 @@ from torch import Tensor
 from sae.activation_source import ActivationSource
 from sae.downstream import DEFAULT_CE_TOKENS, downstream_metrics
 from sae.member import Member
-
-MAX_CHUNK_ELEMENTS = 2**24
-"""Latents of one chunk, in numbers: 64 MiB of fp32."""
+from sae.memory import MAX_CHUNK_BYTES
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Raw activations [N, D] to latents [N, F] and reconstruction [N, D]."""
@@ -75,7 +73,7 @@ class ReconstructionTally:
 def reconstruction_metrics(forward: Forward, x_ND: Tensor, d_sae: int) -> dict[str, float]:
     """Reconstruction and sparsity over all of `x_ND`, in chunks that bound the memory."""
     tally = ReconstructionTally(x_ND.shape[-1], d_sae, x_ND.device)
-    size = max(64, MAX_CHUNK_ELEMENTS // d_sae)
+    size = max(64, MAX_CHUNK_BYTES // (4 * d_sae))
     for first in range(0, len(x_ND), size):
         chunk_ND = x_ND[first : first + size]
         tally.add(chunk_ND, *forward(chunk_ND))

@@ -21,6 +21,7 @@ from sae.activation_source import ActivationSource
 from sae.downstream import DEFAULT_CE_TOKENS
 from sae.evaluation import exported_forward, full_metrics, reconstruction_metrics
 from sae.member import Member
+from sae.model_files import BUILTIN_HUB_IDS
 from sae.sae_lens_evals import DEFAULT_CE_TOKENS as DEFAULT_SAE_LENS_CE_TOKENS
 from sae.sae_lens_evals import run_sae_lens_evals
 from sae.versions import versions
@@ -133,23 +134,26 @@ def _make_portable(folder: Path) -> None:
 
 
 def _metadata(member: Member, source: ActivationSource) -> dict[str, Any]:
-    """What sae_lens and its users look for in an SAE's metadata."""
+    """What sae_lens and its users look for in an SAE's metadata, and the stream as we record it."""
     stream = source.record()
-    trainer = member.trainer
+    model_name = stream.get("model", {}).get("name")
+    data, packing = stream.get("data", {}), stream.get("packing", {})
     metadata: dict[str, Any] = {
-        "model_name": stream.get("model_name"),
+        # A builtin model is called what the hub calls it, so that it can be loaded elsewhere.
+        "model_name": BUILTIN_HUB_IDS.get(model_name, model_name),
         "model_class_name": "AutoModelForCausalLM",
         "hook_name": source.language_model.path_of(member.hook),
         "hook_head_index": None,
         "context_size": source.held_out.tokens_CT.shape[-1],
-        "prepend_bos": stream.get("prepend_bos"),
-        "dataset_path": stream.get("dataset"),
-        "exclude_special_tokens": True,
+        "prepend_bos": packing.get("each_context_starts_with_bos"),
+        "dataset_path": data.get("dataset") or data.get("source"),
+        "exclude_special_tokens": packing.get("special_token_ids_left_out"),
         "seqpos_slice": [1, None],
         "training_tokens": member.tokens,
         "normalized_by": member.scale,
         "saeq_stream": stream,
     }
+    trainer = member.trainer
     if trainer.n_frac_active_samples:
         metadata["l0"] = float(trainer.feature_sparsity.sum())
         metadata["num_dead_features"] = int(trainer.dead_neurons.sum())

@@ -5,7 +5,6 @@ Shape suffixes: B = tokens in the batch, D = d_in.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from sae.activation_source import ActivationSource
 from sae.architectures import ArchitectureConfig
+from sae.device_clock import DeviceClock
 
 FEATURE_SAMPLING_WINDOW_STEPS = 2000
 """Steps over which firing frequencies are counted before they start anew; sae_lens's default."""
@@ -90,7 +90,9 @@ class Member:
         self.batch_tokens = batch_tokens
         self.device = torch.device(device)
         self.segments: list[tuple[int, int]] = []
-        self.step_seconds = 0.0
+        self.earlier_step_seconds = 0.0
+        """Time of the steps that were taken before the checkpoint it was resumed from."""
+        self._clock = DeviceClock(self.device)
         self.losses = LossTally(self.device)
         self.trainer = self._build_trainer(scale, mean_D, metadata or {})
 
@@ -174,6 +176,11 @@ class Member:
         return int(self.trainer.n_training_steps)
 
     @property
+    def step_seconds(self) -> float:
+        """Device time of all its steps; on CUDA, of those that are known to be done."""
+        return self.earlier_step_seconds + self._clock.seconds
+
+    @property
     def group_key(self) -> Hashable:
         """Members with equal keys have tensors of equal shape and may be stepped together."""
         return (
@@ -196,13 +203,12 @@ class Member:
             batch_BD: raw activations; scaled here.
             position: where in the stream the batch is from, for the record.
         """
-        started = time.perf_counter()
-        self._restart_frequencies_at_window()
-        output = self.trainer.step(batch_BD.to(self.device, self.sae.dtype))
-        self.trainer.n_training_steps += 1
-        self.losses.add(output.loss)
-        self._record_position(position)
-        self.step_seconds += time.perf_counter() - started
+        with self._clock:
+            self._restart_frequencies_at_window()
+            output = self.trainer.step(batch_BD.to(self.device, self.sae.dtype))
+            self.trainer.n_training_steps += 1
+            self.losses.add(output.loss)
+            self._record_position(position)
 
     def _restart_frequencies_at_window(self) -> None:
         """Start firing frequencies anew where sae_lens's `maybe_reset_sparsity` does.

@@ -233,7 +233,7 @@ def _restore_numbers(member: Member, state: Mapping[str, Any]) -> None:
     member.losses.num_steps = state["losses"]["num_steps"]
     member.losses.last = {name: float(text) for name, text in state["losses"]["last"].items()}
     member.segments = [(first, end) for first, end in state["segments"]]
-    member.step_seconds = state["step_seconds"]
+    member.earlier_step_seconds = state["step_seconds"]
 
 
 def _sync(path: Path) -> None:

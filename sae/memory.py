@@ -7,17 +7,27 @@ in the top-k family), within 2%; `tests/sae/test_memory.py` holds them to 15%.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from sae.architectures import ArchitectureConfig
 
 BYTES_BY_DTYPE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
-OPTIMIZER_WEIGHT_BUFFERS = 11.8
-"""Tensors of [d_sae, d_in] alive in Adam's step: weight, gradient and two moments for encoder
-and decoder make eight, the rest are its temporaries."""
+OPTIMIZER_WEIGHT_BUFFERS = 5.9
+"""Tensors of [d_sae, d_in] alive in Adam's step, for each of encoder and decoder: weight,
+gradient and two moments make four, the rest are its temporaries."""
 INPUT_BUFFERS = 3.2
 """Tensors of [batch, d_in] alive at the peak of a step's passes."""
+FORWARD_BUFFERS = 24
+"""Tensors of [tokens, width] alive in one layer of the language model, its MLP included; an
+upper bound for the common families, not measured."""
+MAX_LOGIT_BYTES = 128 * 2**20
+"""Logits of one batch of contexts in an evaluation, in fp32."""
+MAX_CLEAN_LOGIT_BYTES = 512 * 2**20
+"""Clean logits kept for all members of a source; above it they are computed again each time."""
+MAX_CHUNK_BYTES = 64 * 2**20
+"""Latents of one chunk of held-out tokens in an evaluation, in fp32."""
 RETAINED_BY_ALLOCATOR = 1.25
 """On the CPU glibc keeps freed blocks of up to 32 MiB: resident set over live tensors, fitted."""
 
@@ -32,22 +42,23 @@ def member_bytes(
     """Peak memory of one member stepped by the reference backend, in bytes.
 
     The larger of two peaks: the end of the forward pass and the optimizer's step, both over
-    weights and moments. On the CPU what its allocator does not give back is added.
+    weights and moments. On the CPU what its allocator does not give back is added. Members of one
+    pack are stepped in turn and do not peak together: their sum is on the safe side.
 
     Args:
         d_in: width of the activations.
         batch_tokens: tokens in a step's batch.
     """
     size = BYTES_BY_DTYPE[config.dtype]
-    weight = size * d_in * config.d_sae
+    weights = size * 2 * d_in * config.d_sae
     latents = size * batch_tokens * config.d_sae
     inputs = size * batch_tokens * d_in
     passes = (
-        config.peak_weight_buffers * weight
+        config.peak_weight_buffers * weights
         + config.peak_latent_buffers * latents
         + INPUT_BUFFERS * inputs
     )
-    live = max(passes, OPTIMIZER_WEIGHT_BUFFERS * weight)
+    live = max(passes, OPTIMIZER_WEIGHT_BUFFERS * weights)
     return int(live * (RETAINED_BY_ALLOCATOR if device == "cpu" else 1.0))
 
 
@@ -55,45 +66,38 @@ def shared_bytes(
     *,
     num_parameters: int,
     model_dtype: str,
-    d_in_by_hook: dict[str, int],
+    widths: Sequence[int],
     block_tokens: int,
     batch_tokens: int,
     held_out_tokens: int,
     vocab_size: int,
-    ce_tokens: int = 2048,
-    lm_batch_tokens: int = 2048,
-    num_blocks: int = 2,
+    lm_batch_tokens: int,
+    ce_tokens: int,
 ) -> int:
     """Memory that a pack pays once, however many members it has, in bytes.
 
-    The language model, the shuffled blocks in the model's precision, a batch and the held-out
-    activations in fp32, and the clean logits that the last evaluation keeps (if they are below
-    512 MiB) beside one batch's worth of others.
+    The language model, one shuffle block in its precision, a batch and the held-out activations
+    in fp32, one layer's forward pass, and what the evaluation of a finished member takes: a chunk
+    of latents, the clean logits where they are kept, and a batch of contexts' logits three times
+    (clean, edited, and their logarithms). A process's libraries come on top.
 
     Args:
+        widths: width of the activations at each hook.
         block_tokens: activations in one shuffle block.
         held_out_tokens: activations kept aside for evaluation.
-        ce_tokens: tokens whose clean logits the evaluation keeps.
         lm_batch_tokens: tokens in one forward pass of the language model.
-        num_blocks: blocks in memory at once.
+        ce_tokens: tokens over which losses are taken at the end.
     """
     size = BYTES_BY_DTYPE[model_dtype]
-    width = sum(d_in_by_hook.values())
-    widest = max(d_in_by_hook.values(), default=0)
-    clean_logits = 4 * ce_tokens * vocab_size
-    if clean_logits > 512 * 2**20:
-        clean_logits = 0
-    one_batch_of_logits = 3 * 128 * 2**20
-    # Queries, keys, values, the MLP's two inner activations: a dozen widths a token and layer
-    # at most, of one layer at a time, since no gradients are kept.
-    forward = 12 * size * lm_batch_tokens * widest
+    logits = 4 * ce_tokens * vocab_size
+    kept_logits = logits if logits <= MAX_CLEAN_LOGIT_BYTES else 0
+    evaluation = kept_logits + 3 * min(logits, MAX_LOGIT_BYTES) + 3 * MAX_CHUNK_BYTES
     return (
         num_parameters * size
-        + num_blocks * block_tokens * width * size
-        + (batch_tokens + held_out_tokens) * width * 4
-        + forward
-        + clean_logits
-        + min(one_batch_of_logits, 3 * 4 * ce_tokens * vocab_size)
+        + block_tokens * sum(widths) * size
+        + (batch_tokens + held_out_tokens) * sum(widths) * 4
+        + FORWARD_BUFFERS * lm_batch_tokens * max(widths) * size
+        + evaluation
     )
 
 

@@ -49,10 +49,16 @@ class _Slot:
 
     member: Member
     target_tokens: int
-    busy_seconds: float = 0.0
+    lm_seconds: float = 0.0
+    """Its share of the language model's time."""
     finishing: bool = False
     error: MemberStepFailed | None = None
     lock: RLock = field(default_factory=RLock)
+
+    @property
+    def busy_seconds(self) -> float:
+        attached = self.member.step_seconds - self.member.earlier_step_seconds
+        return attached + self.lm_seconds
 
     @property
     def is_due(self) -> bool:
@@ -186,7 +192,7 @@ class Pack:
             hook = next(iter(group.values())).member.hook
             self._step_group(group, batch_by_hook[hook], position)
         for slot in due.values():
-            slot.busy_seconds += lm_share
+            slot.lm_seconds += lm_share
         with self._lock:
             self._position = max(self._position, position + 1)
         return True
@@ -197,11 +203,9 @@ class Pack:
                 held.enter_context(slot.lock)
             # Somebody may have been taken up by `finish` since the list of due ones was drawn.
             members = {name: slot.member for name, slot in group.items() if slot.is_due}
-            before = {name: member.step_seconds for name, member in members.items()}
             failures = self._backend.step(members, batch_BD, position)
-            for name, member in members.items():
-                group[name].busy_seconds += member.step_seconds - before[name]
-                group[name].error = failures.get(name)
+            for name, failure in failures.items():
+                group[name].error = failure
 
     def report(self, member_id: str) -> dict[str, float]:
         """Held-out and training numbers: `sae.metric_names.REPORTED`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -107,3 +108,16 @@ def test_the_examples_are_valid(path: Path) -> None:
     from orchestrator.spec import load_sweep
 
     load_sweep(path)
+
+
+def test_the_plan_in_the_json_page_has_the_keys_of_a_plan() -> None:
+    from orchestrator.calibration import Calibration
+    from orchestrator.plan import DevicePlan, Plan
+
+    text = (ROOT / "docs" / "json.md").read_text()
+    blocks = [json.loads(body) for language, body in CODE_BLOCK.findall(text) if language == "json"]
+    shown = next(block for block in blocks if "devices" in block)
+    assert set(shown) == set(Plan.model_fields)
+    assert set(shown["devices"][0]) == set(DevicePlan.model_fields)
+    assert Plan.model_validate(shown).trials == 12
+    assert all(f"`{name}`" in text for name in Calibration.model_fields)

@@ -58,7 +58,7 @@ Start with these three:
 
     saeq plan examples/demo.yaml    what would run, and what it costs
     saeq run examples/demo.yaml     work it off here, with a live view
-    saeq results gpt2-demo          table, frontier and plot afterwards
+    saeq results demo               table, frontier and plot afterwards
 
 The store is --store, else $SAEQ_STORE, else ./saeq-store.
 

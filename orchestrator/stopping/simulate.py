@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any
 
 from orchestrator.log.events import Reported
@@ -66,12 +66,30 @@ def simulate(
         slots: how many trials are live at a time.
         configs: parameters by trial, for the strata.
         guards: the rules that are always on; None leaves them out.
+
+    Raises:
+        ValueError: there is no slot.
     """
+    if slots < 1:
+        raise ValueError(f"slots={slots} runs nothing; give at least 1")
     trials = {
         name: TrialState(name, number, (configs or {}).get(name, {}), curve[-1][0])
         for number, (name, curve) in enumerate(curves.items())
     }
     run = _Run(rule, metric, direction, strata, guards, list(trials.values()))
+    _replay(run, trials, curves, slots)
+    return Simulation(
+        kept=tuple(name for name in trials if not trials[name].ended),
+        stopped=run.stopped,
+        diverged=run.diverged,
+        tokens_by_trial={name: trial.tokens for name, trial in trials.items()},
+        full_tokens=sum(trial.total_tokens for trial in trials.values()),
+    )
+
+
+def _replay(
+    run: _Run, trials: Mapping[str, TrialState], curves: Mapping[str, Curve], slots: int
+) -> None:
     waiting = list(trials)[::-1]
     live: list[tuple[int, int, str, int]] = []  # (when its next point comes, number, trial, index)
 
@@ -81,7 +99,6 @@ def simulate(
 
     for _ in range(min(slots, len(waiting))):
         start(0)
-    heapify(live)
     while live:
         now, number, name, index = heappop(live)
         curve = curves[name]
@@ -91,13 +108,6 @@ def simulate(
             heappush(live, (now + step, number, name, index + 1))
         elif waiting:
             start(now)
-    return Simulation(
-        kept=tuple(name for name in trials if not trials[name].ended),
-        stopped=run.stopped,
-        diverged=run.diverged,
-        tokens_by_trial={name: trial.tokens for name, trial in trials.items()},
-        full_tokens=sum(trial.total_tokens for trial in trials.values()),
-    )
 
 
 @dataclass

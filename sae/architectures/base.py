@@ -38,9 +38,9 @@ class ArchitectureConfig(BaseModel):
     """Whether it is exported as JumpReLU with a threshold learned beside a top-k in training."""
     peak_latent_buffers: ClassVar[float]
     """Tensors of [batch, d_sae] alive at the peak of a step's passes; `sae.memory` uses it."""
-    peak_weight_buffers: ClassVar[float] = 7.5
-    """Tensors of [d_sae, d_in] alive at that peak: weights and Adam's moments for encoder and
-    decoder make six, the rest are gradients."""
+    peak_weight_buffers: ClassVar[float] = 3.75
+    """Tensors of [d_sae, d_in] alive at that peak, for each of encoder and decoder: the weight,
+    Adam's two moments, and part of the gradients. Adam's own step may take more."""
 
     architecture: str
     d_sae: int = Field(gt=0)

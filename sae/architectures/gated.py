@@ -19,7 +19,7 @@ class GatedConfig(ArchitectureConfig):
     sparsity_knob: ClassVar[str] = "l1_coefficient"
     fixes_l0: ClassVar[bool] = False
     peak_latent_buffers: ClassVar[float] = 8.9
-    peak_weight_buffers: ClassVar[float] = 8.4
+    peak_weight_buffers: ClassVar[float] = 4.2
 
     architecture: Literal["gated"] = "gated"
     l1_coefficient: float = Field(ge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -358,7 +359,7 @@ def test_whatever_stands_in_a_file_is_taken_or_refused_in_words(
         if isinstance(parent, dict) or (
             isinstance(parent, list) and path[-1] in range(len(parent))
         ):
-            parent[path[-1]] = junk
+            parent[path[-1]] = deepcopy(junk)
     try:
         spec = parse_sweep(json.dumps(data, indent=1), "s.yaml")
     except SpecFaults as error:

@@ -56,7 +56,7 @@ def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     member = trained(source, "topk")
     x_ND = source.held_out.activations("layer")
     whole = reconstruction_metrics(member_forward(member), x_ND, 64)
-    monkeypatch.setattr("sae.evaluation.MAX_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr("sae.evaluation.MAX_CHUNK_BYTES", 1)
     assert reconstruction_metrics(member_forward(member), x_ND, 64) == pytest.approx(whole)
 
 

@@ -26,7 +26,6 @@ ARCHITECTURES = sorted(by_architecture)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.filterwarnings("ignore:.*torch.sparse")
 def test_a_finished_member_loads_in_sae_lens_with_the_same_numbers(
     architecture: str, source: SourceWithModel, tmp_path: Path
 ) -> None:

@@ -70,8 +70,9 @@ def test_resident_memory_with_the_usual_allocator_is_within_15_percent(d_sae: in
 def test_half_precision_halves_a_member() -> None:
     full = parse_architecture(parameters("topk", 2048))
     half = parse_architecture({**parameters("topk", 2048), "dtype": "bfloat16"})
-    sizes = {"d_in": D_IN, "batch_tokens": BATCH_TOKENS}
-    assert member_bytes(half, **sizes) == pytest.approx(member_bytes(full, **sizes) / 2, abs=1)
+    found = member_bytes(half, d_in=D_IN, batch_tokens=BATCH_TOKENS)
+    expected = member_bytes(full, d_in=D_IN, batch_tokens=BATCH_TOKENS) / 2
+    assert found == pytest.approx(expected, abs=1)
 
 
 def test_a_wide_batch_makes_latents_the_larger_part() -> None:
@@ -85,14 +86,16 @@ def test_the_shared_part_is_at_least_the_model_and_grows_with_the_blocks() -> No
     sizes: dict[str, Any] = {
         "num_parameters": 134_515_008,
         "model_dtype": "float32",
-        "d_in_by_hook": {"model.layers.10": 576},
+        "widths": [576],
         "batch_tokens": 256,
         "held_out_tokens": 4096,
         "vocab_size": 49152,
+        "lm_batch_tokens": 2048,
+        "ce_tokens": 2048,
     }
     small = shared_bytes(block_tokens=4096, **sizes)
     assert small > 4 * 134_515_008
-    assert shared_bytes(block_tokens=8192, **sizes) - small == 2 * 4096 * 576 * 4
+    assert shared_bytes(block_tokens=8192, **sizes) - small == 4096 * 576 * 4
 
 
 def test_a_step_costs_three_times_its_forward_pass() -> None:

@@ -45,7 +45,8 @@ def run(pack: Pack) -> int:
 
 
 def weights(pack: Pack, name: str) -> torch.Tensor:
-    return torch.Tensor(pack._slots[name].member.sae.W_dec.detach().clone())
+    W_dec_FD: torch.Tensor = pack._slots[name].member.sae.W_dec.detach().clone()
+    return W_dec_FD
 
 
 def test_nobody_due_means_no_step_and_no_batch(pack: Pack, source: SyntheticSource) -> None:
@@ -148,17 +149,18 @@ def fail_at_third_step(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Non
 def test_a_step_that_raises_parks_its_member_and_leaves_the_others_alone(
     pack: Pack, source: SyntheticSource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    short_of_memory: Exception = torch.OutOfMemoryError("CUDA out of memory")
-    fail_at_third_step(monkeypatch, short_of_memory)
+    short_of_memory: Any = torch.OutOfMemoryError
+    fail_at_third_step(monkeypatch, short_of_memory("CUDA out of memory"))
     attach(pack, "good", steps=5)
     attach(pack, "bad", steps=5, init_seed=13)
     assert run(pack) == 5
     with pytest.raises(MemberStepFailed, match="member bad failed in a step: OutOfMemory") as found:
         pack.report("bad")
     assert is_out_of_memory(found.value)
-    for call in (lambda: pack.tokens("bad"), lambda: pack.save("bad", tmp_path)):
-        with pytest.raises(MemberStepFailed):
-            call()
+    with pytest.raises(MemberStepFailed):
+        pack.tokens("bad")
+    with pytest.raises(MemberStepFailed):
+        pack.save("bad", tmp_path)
     assert pack.busy_seconds("bad") > 0
     alone = Pack(source)
     attach(alone, "good", steps=5)
