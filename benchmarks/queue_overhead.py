@@ -10,7 +10,6 @@ A warm worker is one that has run a trial before.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -75,7 +74,6 @@ def main() -> None:
         "num_gaps": len(gaps),
     }
     save_report("queue_overhead", "cpu", [row])
-    print(json.dumps(gaps))
 
 
 if __name__ == "__main__":

@@ -168,6 +168,9 @@ class JobKind(ABC):
     Setup: ClassVar[type[BaseModel]]
     """The top-level keys of a sweep file that this kind owns (model, data, hooks, tokens, ...)."""
     metrics: ClassVar[Sequence[Metric]]
+    """In every report."""
+    final_metrics: ClassVar[Sequence[Metric]] = ()
+    """Measured once, at a trial's end: nothing can be stopped early by them."""
     default_metric: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -194,6 +197,11 @@ class JobKind(ABC):
         """Parameters the setup itself opens (`hooks: [a, b]` makes `hook` a choice of two)."""
         del setup
         return {}
+
+    def check_setup(self, setup: Any) -> list[tuple[tuple[str | int, ...], str]]:
+        """Faults of the setup that no single key shows: (path of the key, message)."""
+        del setup
+        return []
 
     @abstractmethod
     def default_strata(self, searched: Sequence[str]) -> tuple[str, ...]:

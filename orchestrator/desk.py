@@ -16,6 +16,7 @@ from typing import Any
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.leases import Leases
 from orchestrator.log.events import (
+    Cancelled,
     Checkpointed,
     Closed,
     Diverged,
@@ -34,7 +35,7 @@ from orchestrator.log.events import (
 from orchestrator.log.state import SweepState, TrialState
 from orchestrator.log.sweep_log import SweepLog
 from orchestrator.spec import SweepSpec
-from orchestrator.stopping import compared_with, judge_guards, stratum_of
+from orchestrator.stopping import Verdict, judge_guards, judge_standing, stratum_of
 from orchestrator.store import Store
 
 logger = logging.getLogger(__name__)
@@ -99,14 +100,14 @@ class Desk:
         for trial in state.by_number():
             if trial.ended or trial.id in self.held or trial.number < 0:
                 continue
-            if trial.status == "running" and not self._free(trial.holder, state):
+            if trial.status == "running" and not self._free(trial.holder):
                 continue
             ticket = self._lease(trial.id, trial.config, trial.epoch, trial)
             if ticket is not None:
                 return ticket
         return None
 
-    def _free(self, holder: str, state: SweepState) -> bool:
+    def _free(self, holder: str) -> bool:
         """Whether the holder of a lease has gone silent; noted in the log the first time."""
         if not self.leases.is_silent(holder):
             return False
@@ -176,6 +177,7 @@ class Desk:
             "diverged": Diverged,
             "failed": Failed,
             "finished": Finished,
+            "cancelled": Cancelled,
         }
         self.log.append(types[end["event"]].model_validate({**end, "epoch": epoch}))
         return True
@@ -242,28 +244,38 @@ class Desk:
             self.log.append(report.model_copy(update={"rung": None}))
             self._end(ticket, Diverged, rule=guard.rule, reason=guard.reason, tokens=tokens)
             return False
-        if report.rung is None:
+        judged = judge_standing(
+            spec.early_stop,
+            trial,
+            report,
+            state.trials.values(),
+            strata=spec.strata,
+            metric=spec.metric,
+            direction=spec.direction,
+        )
+        if judged is None:
             self.log.append(report)
             return not self.draining
-        others = compared_with(state.trials.values(), report, spec.strata)
-        verdict = spec.early_stop.judge(
-            trial, report, others, metric=spec.metric, direction=spec.direction
-        )
-        self.log.append(report.model_copy(update={"cutoff": verdict.cutoff}))
+        at_rung, verdict = judged
+        cutoff = verdict.cutoff if report.rung is not None else None
+        self.log.append(report.model_copy(update={"cutoff": cutoff}))
         if verdict.stop:
-            self._end(
-                ticket,
-                Stopped,
-                rule=verdict.rule,
-                rung=report.rung,
-                metric=verdict.metric,
-                value=verdict.value,
-                cutoff=verdict.cutoff,
-                against=verdict.against,
-                reason=verdict.reason,
-                tokens=tokens,
-            )
+            self._stop(ticket, at_rung.rung, verdict, tokens)
         return not (verdict.stop or self.draining)
+
+    def _stop(self, ticket: Ticket, rung: int | None, verdict: Verdict, tokens: int) -> None:
+        self._end(
+            ticket,
+            Stopped,
+            rule=verdict.rule,
+            rung=rung,
+            metric=verdict.metric,
+            value=verdict.value,
+            cutoff=verdict.cutoff,
+            against=verdict.against,
+            reason=verdict.reason,
+            tokens=tokens,
+        )
 
     def _new_rung(self, trial: TrialState, tokens: int) -> int | None:
         """The highest rung that a report stands at and that the trial was not judged at yet."""
@@ -298,7 +310,9 @@ class Desk:
         recent = trial.died_at_tokens[-(MAX_DEATHS_WITHOUT_PROGRESS - 1) :]
         stuck = len(recent) == MAX_DEATHS_WITHOUT_PROGRESS - 1 and set(recent) == {safe}
         if process_died and stuck and not self.draining:
-            times = f"its process died {MAX_DEATHS_WITHOUT_PROGRESS} times in a row at {safe} tokens"
+            times = (
+                f"its process died {MAX_DEATHS_WITHOUT_PROGRESS} times in a row at {safe} tokens"
+            )
             self._end(ticket, Failed, reason=f"{times}; the last time: {reason}", final=True)
             return
         self._append(ticket, Preempted, reason=reason, tokens=safe, process_died=process_died)

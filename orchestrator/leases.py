@@ -24,7 +24,9 @@ SILENT_AFTER_S = 20.0
 class Heartbeat:
     """Moves a driver's counter on, from a thread of its own, until stopped."""
 
-    def __init__(self, store: Store, sweep: str, holder: str, every_s: float = BEAT_EVERY_S) -> None:
+    def __init__(
+        self, store: Store, sweep: str, holder: str, every_s: float = BEAT_EVERY_S
+    ) -> None:
         self._store, self._every_s = store, every_s
         self._key = store.layout.heartbeat(sweep, holder)
         self._stop = threading.Event()

@@ -34,6 +34,7 @@ def ray_cluster(address: str | None) -> Iterator[str]:
         yield address
         return
     os.environ.update(QUIET)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     import ray
 
     # A short path: Ray's sockets live below it, and a socket's path has at most 107 characters.

@@ -12,7 +12,7 @@ GPU_SHARE = 0.92
 
 
 def num_cpus() -> int:
-    """Processors this process may use: its affinity, not the machine's count (SLURM, containers)."""
+    """Processors this process may use: its affinity, which SLURM and containers narrow."""
     return len(os.sched_getaffinity(0))
 
 

@@ -46,9 +46,8 @@ def cross_faults(parts: Parts) -> list[Fault]:
 
 
 def _setup_faults(parts: Parts) -> Iterator[Fault]:
-    check = getattr(parts.kind, "check_setup", None)
-    if check is not None and parts.setup is not None:
-        for path, message in check(parts.setup):
+    if parts.kind is not None and parts.setup is not None:
+        for path, message in parts.kind.check_setup(parts.setup):
             yield Fault(path, message)
 
 
@@ -90,7 +89,7 @@ def _metric_faults(parts: Parts) -> Iterator[Fault]:
     metric = reported_metric(kind, name)
     useful = [m.name for m in kind.metrics if m.direction is not None]
     if metric is None:
-        final = [m.name for m in getattr(kind, "final_metrics", ())]
+        final = [m.name for m in kind.final_metrics]
         if name in final:
             rule = "is only measured when a trial has finished, so nothing can be stopped by it"
             yield Fault(path, rule, name, f"use one of {listed(useful)}")

@@ -1,4 +1,4 @@
-"""How faithful and how sparse a member is on held-out activations, as it would be exported.
+"""How faithful and how sparse a member is on held-out activations.
 
 Shape suffixes: N = held-out tokens, D = d_in, F = d_sae.
 """
@@ -80,17 +80,20 @@ def reconstruction_metrics(forward: Forward, x_ND: Tensor, d_sae: int) -> dict[s
     return tally.metrics()
 
 
-def member_forward(member: Member) -> Forward:
-    """A member as it would be exported, on raw activations; its weights are not copied.
+def member_forward(member: Member, *, exported: bool) -> Forward:
+    """A member on raw activations; its weights are not copied.
 
-    The batchtopk family is run with its learned threshold, not with the batch's top k: what is
-    reported is what the exported SAE does.
+    Args:
+        exported: the batchtopk family with its learned threshold, as the exported SAE runs, not
+            with the batch's top k. The threshold is a running mean that starts at zero: for its
+            first hundred steps or so it says nothing about the SAE.
     """
     sae, scale, config = member.sae, member.scale, member.config
+    latents = config.inference_latents if exported else config.training_latents
 
     def forward(x_ND: Tensor) -> tuple[Tensor, Tensor]:
         scaled_ND = x_ND.to(sae.device, sae.dtype) * scale
-        latents_NF = config.inference_latents(sae, scaled_ND)
+        latents_NF = latents(sae, scaled_ND)
         return latents_NF, sae.decode(latents_NF) / scale
 
     return forward
@@ -106,8 +109,14 @@ def exported_forward(sae: Any) -> Forward:
     return forward
 
 
-def report_metrics(member: Member, source: ActivationSource) -> dict[str, float]:
+def report_metrics(
+    member: Member, source: ActivationSource, *, exported: bool = False
+) -> dict[str, float]:
     """The cheap numbers of one report; needs no forward pass of the language model.
+
+    Args:
+        exported: as the exported SAE does, see `member_forward`; a report in training is of the
+            SAE as it is trained.
 
     Returns:
         `sae.metric_names.REPORTED`. `mse` sums over dimensions and is in the units of the raw
@@ -116,7 +125,9 @@ def report_metrics(member: Member, source: ActivationSource) -> dict[str, float]
         losses since the last report are left out of a member that has not stepped yet.
     """
     x_ND = source.held_out.activations(member.hook).to(member.device)
-    metrics = reconstruction_metrics(member_forward(member), x_ND, member.config.d_sae)
+    metrics = reconstruction_metrics(
+        member_forward(member, exported=exported), x_ND, member.config.d_sae
+    )
     metrics["dead_fraction"] = float(member.trainer.dead_neurons.float().mean())
     return {**metrics, **member.losses.report()}
 
@@ -129,8 +140,8 @@ def full_metrics(
     Args:
         ce_tokens: kept held-out tokens over which the losses are taken.
     """
-    forward = member_forward(member)
+    forward = member_forward(member, exported=True)
     downstream = downstream_metrics(
         lambda x_ND: forward(x_ND)[1], source, member.hook, ce_tokens=ce_tokens
     )
-    return {**report_metrics(member, source), **downstream}
+    return {**report_metrics(member, source, exported=True), **downstream}

@@ -31,8 +31,8 @@ IDLE_PACK_AFTER_S = 60.0
 MAX_CALLS = 256
 
 Answer = tuple[str, Any]
-"""("ok", value), ("out_of_memory", detail), ("unusable", reason) or
-("failed", (reason, traceback, final)): exceptions of other libraries need not pickle, answers do."""
+"""("ok", value), ("out_of_memory", detail), ("unusable", reason), or ("failed", (reason, traceback,
+final)): exceptions of other libraries need not pickle, answers do."""
 
 
 class SaePackActor:
@@ -217,7 +217,9 @@ class SaePackActor:
             if isinstance(error, StreamError):
                 return "unusable", str(error)
             if _is_out_of_memory(error):
-                return "out_of_memory", str(error).splitlines()[0] if str(error) else "out of memory"
+                return "out_of_memory", str(error).splitlines()[0] if str(
+                    error
+                ) else "out of memory"
             worded = isinstance(error, ValueError) and type(error).__module__.startswith("sae.")
             line = str(error) if worded else f"{type(error).__name__}: {error}".splitlines()[0]
             return "failed", (line, text, worded)

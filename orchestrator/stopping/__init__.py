@@ -13,6 +13,7 @@ from orchestrator.stopping.base import (
     stopping_class,
 )
 from orchestrator.stopping.guards import GuardsConfig, GuardVerdict, judge_guards
+from orchestrator.stopping.judgement import judge_standing
 from orchestrator.stopping.strata import compared_with, stratum_of
 
 for _module in iter_modules(__path__):
@@ -28,6 +29,7 @@ __all__ = [
     "by_scheduler",
     "compared_with",
     "judge_guards",
+    "judge_standing",
     "parse_stopping",
     "stopping_class",
     "stratum_of",

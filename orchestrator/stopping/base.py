@@ -56,6 +56,9 @@ class StoppingConfig(BaseModel):
     strata: tuple[str, ...] | None = None
     """Parameters within whose equal values trials are compared, `l0` for L0 bands, `[]` for the
     whole sweep; not asked for: the job kind's own choice."""
+    rejudge: bool = True
+    """Look again, at each report, at how a trial stands at the last rung it passed, now that more
+    have come there; false: judge once, on arrival."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -11,7 +11,8 @@ from orchestrator.log.events import Reported
 from orchestrator.log.state import TrialState
 from orchestrator.stopping.base import Direction, StoppingConfig, Verdict
 from orchestrator.stopping.guards import GuardsConfig, GuardVerdict, judge_guards
-from orchestrator.stopping.strata import compared_with, stratum_of
+from orchestrator.stopping.judgement import judge_standing
+from orchestrator.stopping.strata import stratum_of
 
 Curve = Sequence[tuple[int, Mapping[str, float | None]]]
 """(tokens, metrics) of every report of a trial that ran to its end, rising."""
@@ -122,7 +123,7 @@ class _Run:
     diverged: dict[str, GuardVerdict] = field(default_factory=dict)
 
     def report(self, trial: TrialState, tokens: int, metrics: Mapping[str, float | None]) -> None:
-        due = [
+        due: list[int | None] = [
             rung
             for rung in self.rule.rungs(trial.total_tokens)
             if trial.tokens < rung <= tokens < trial.total_tokens
@@ -135,13 +136,19 @@ class _Run:
         if guard is not None:
             self.diverged[trial.id], trial.status = guard, "diverged"
             return
-        for rung in due:
+        for rung in due or [None]:
             at_rung = report.model_copy(update={"rung": rung})
-            others = compared_with(self.trials, at_rung, self.strata)
-            verdict = self.rule.judge(
-                trial, at_rung, others, metric=self.metric, direction=self.direction
+            judged = judge_standing(
+                self.rule,
+                trial,
+                at_rung,
+                self.trials,
+                strata=self.strata,
+                metric=self.metric,
+                direction=self.direction,
             )
-            trial.rungs[rung] = at_rung
-            if verdict.stop:
-                self.stopped[trial.id], trial.status = verdict, "stopped"
+            if rung is not None:
+                trial.rungs[rung] = at_rung
+            if judged is not None and judged[1].stop:
+                self.stopped[trial.id], trial.status = judged[1], "stopped"
                 return

@@ -16,7 +16,7 @@ from orchestrator.tune.trial import PAYLOAD
 logger = logging.getLogger(__name__)
 
 
-class DeskSearcher(Searcher):  # type: ignore[misc]
+class DeskSearcher(Searcher):
     """Asks the desk for the next trial of the log."""
 
     def __init__(self, desk: Desk, settings: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ class DeskSearcher(Searcher):  # type: ignore[misc]
         """Nothing: the log is the truth."""
 
 
-class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
+class DeskScheduler(FIFOScheduler):
     """Lets the desk judge every result."""
 
     def __init__(self, desk: Desk) -> None:

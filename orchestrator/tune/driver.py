@@ -46,9 +46,7 @@ DRAIN_WITHIN_S = 4.0
 def main() -> None:
     """Entry of the driver's process."""
     arguments = _parse(sys.argv[1:])
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     os.environ.update(QUIET)
     sys.exit(_drive(arguments))
 
@@ -76,7 +74,11 @@ def _drive(arguments: argparse.Namespace) -> int:
 
     store = Store.open(arguments.store)
     spec = Queue(store).get(arguments.sweep).spec
-    log = SweepLog(store, arguments.sweep, LogWriter(store, arguments.sweep, "driver", writer_id=arguments.writer))
+    log = SweepLog(
+        store,
+        arguments.sweep,
+        LogWriter(store, arguments.sweep, "driver", writer_id=arguments.writer),
+    )
     _end_with_parent()
     with Heartbeat(store, arguments.sweep, arguments.writer):
         ray.init(
@@ -218,7 +220,6 @@ def _end_with_parent(poll_s: float = 1.0) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ SLICE_S = 5.0
 """How long one call to the pack waits at most: the time in which a trial notices anything."""
 
 
-class SweepTrial(tune.Trainable):  # type: ignore[misc]
+class SweepTrial(tune.Trainable):
     """One slot's worth of trials, one after the other."""
 
     @classmethod
@@ -187,9 +187,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]
         folder.mkdir(parents=True)
         finished = self._runner.finish(folder)
         self._check_lease()
-        artefact = register_artefact(
-            self._store, self._ticket, self._settings, finished, folder
-        )
+        artefact = register_artefact(self._store, self._ticket, self._settings, finished, folder)
         return {
             "kind": "finished",
             "finished": {

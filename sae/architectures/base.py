@@ -188,6 +188,10 @@ class ArchitectureConfig(BaseModel):
         """
         return sae.encode(x_ND)
 
+    def training_latents(self, sae: AnyTrainingSAE, x_ND: torch.Tensor) -> torch.Tensor:
+        """Latents as a training step computes them; arguments as for `inference_latents`."""
+        return sae.encode(x_ND)
+
     @abstractmethod
     def _build(self, d_in: int, metadata: Mapping[str, Any]) -> AnyTrainingSAE:
         """Build the sae_lens training SAE on the CPU, by keyword arguments."""

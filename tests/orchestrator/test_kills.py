@@ -34,9 +34,9 @@ def assert_whole(sweep: RunningSweep) -> None:
         assert trial.artefact is not None
         prefix = sweep.store.layout.artefact("sae", trial.artefact)
         assert sweep.store.files(prefix) is not None
-        assert sweep.store.backend.children(
-            sweep.store.layout.checkpoints(sweep.id, trial.id)
-        ) == [], "checkpoints of an ended trial are removed"
+        assert (
+            sweep.store.backend.children(sweep.store.layout.checkpoints(sweep.id, trial.id)) == []
+        ), "checkpoints of an ended trial are removed"
 
 
 def assert_resumed_from_checkpoints(sweep: RunningSweep, at_least: int) -> None:

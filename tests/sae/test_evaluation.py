@@ -55,9 +55,11 @@ def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     source = SyntheticSource()
     member = trained(source, "topk")
     x_ND = source.held_out.activations("layer")
-    whole = reconstruction_metrics(member_forward(member), x_ND, 64)
+    whole = reconstruction_metrics(member_forward(member, exported=True), x_ND, 64)
     monkeypatch.setattr("sae.evaluation.MAX_CHUNK_BYTES", 1)
-    assert reconstruction_metrics(member_forward(member), x_ND, 64) == pytest.approx(whole)
+    assert reconstruction_metrics(member_forward(member, exported=True), x_ND, 64) == pytest.approx(
+        whole
+    )
 
 
 def test_a_perfect_and_an_empty_reconstruction_have_the_expected_numbers() -> None:
@@ -146,3 +148,14 @@ def test_the_model_is_left_without_hooks(source: SourceWithModel) -> None:
         downstream_metrics(lambda x_ND: x_ND / (1 // 0), source, HOOK)
     module = source.language_model.model.get_submodule(HOOK)
     assert not module._forward_hooks
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk"])
+def test_a_report_is_of_the_sae_as_it_trains_not_of_a_threshold_that_has_not_settled(
+    architecture: str,
+) -> None:
+    source = SyntheticSource()
+    member = trained(source, architecture, steps=3)
+    as_trained = report_metrics(member, source)["l0"]
+    assert as_trained == pytest.approx(getattr(member.config, "k"), rel=0.05)
+    assert report_metrics(member, source, exported=True)["l0"] > 1.5 * as_trained

@@ -55,7 +55,7 @@ def test_the_inference_form_in_training_is_the_exported_sae(
     export_member(member, source, tmp_path)
     x_ND = source.held_out.activations(HOOK)
     with torch.no_grad():
-        latents_NF, xhat_ND = member_forward(member)(x_ND)
+        latents_NF, xhat_ND = member_forward(member, exported=True)(x_ND)
         loaded_NF, loaded_ND = exported_forward(SAE.load_from_disk(tmp_path))(x_ND)
     assert torch.allclose(xhat_ND, loaded_ND, atol=1e-4)
     differing = (latents_NF != 0) != (loaded_NF != 0)

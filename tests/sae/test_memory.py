@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -60,7 +61,8 @@ def test_live_memory_of_every_architecture_is_within_15_percent_of_the_formula()
 @pytest.mark.parametrize("d_sae", WIDTHS)
 def test_resident_memory_with_the_usual_allocator_is_within_15_percent(d_sae: int) -> None:
     case = parameters("topk", d_sae)
-    (found,) = measured_bytes([case])
+    # What glibc keeps differs by a quarter between equal processes: hence the middle of three.
+    found = median(measured_bytes([case])[0] for _ in range(3))
     expected = member_bytes(
         parse_architecture(case), d_in=D_IN, batch_tokens=BATCH_TOKENS, device="cpu"
     )
