@@ -225,6 +225,14 @@ class SaePackActor:
             return "failed", (line, text, worded)
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    from sae.step_backend import MemberStepFailed, is_out_of_memory
+
+    if isinstance(error, MemberStepFailed):
+        return error.out_of_memory
+    return is_out_of_memory(error)
+
+
 class _Rate:
     """Tokens per second over about the last ten seconds."""
 
@@ -236,15 +244,6 @@ class _Rate:
         self._points = [p for p in self._points if now - p[0] < 10] + [(now, tokens)]
         seconds = now - self._points[0][0]
         return (tokens - self._points[0][1]) / seconds if seconds > 0 else 0.0
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, MemoryError) or type(chain).__name__ == "OutOfMemoryError":
-            return True
-        chain = chain.__cause__
-    return False
 
 
 def pack_actor(
