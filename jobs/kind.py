@@ -142,8 +142,14 @@ class TrialRunner(ABC):
         """Take the trial up, from a checkpoint folder if given; returns tokens already done."""
 
     @abstractmethod
-    def advance(self, until_tokens: int, max_seconds: float) -> Progress:
-        """Work until the token count is reached, at most `max_seconds`, or until drained."""
+    def advance(self, until_tokens: int, run_on_to: int, max_seconds: float) -> Progress:
+        """Wait for the report at a token count, at most `max_seconds`, or until drained.
+
+        Args:
+            until_tokens: where the next report is due.
+            run_on_to: how far the trial may work on while that report travels, at least
+                `until_tokens`: up to the next rung, where it waits for a verdict.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> int:

@@ -251,7 +251,8 @@ def _next_rung(row: RunningRow, ascii_only: bool) -> str:
     if row.cutoff is None:
         return rung
     below, above = ("<=", ">=") if ascii_only else ("\u2264", "\u2265")
-    return f"{rung} {below if row.is_upper_bound else above}{cells.number(row.cutoff)}"
+    arrow = ("->" if ascii_only else "\u2192") if row.cutoff_is_forecast else ""
+    return f"{rung} {arrow}{below if row.is_upper_bound else above}{cells.number(row.cutoff)}"
 
 
 def _trial_eta(row: RunningRow) -> Text:

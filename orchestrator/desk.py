@@ -53,14 +53,18 @@ class Ticket:
     config: Mapping[str, Any]
     total_tokens: int
     report_points: tuple[int, ...]
+    rungs: tuple[int, ...]
+    """Where it waits for a verdict; between them it works on while its reports travel."""
     max_members: int
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "config": dict(self.config), "report_points": [*self.report_points]}
+        points = {"report_points": [*self.report_points], "rungs": [*self.rungs]}
+        return {**vars(self), "config": dict(self.config), **points}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Ticket:
-        return cls(**{**value, "report_points": tuple(value["report_points"])})
+        points = {name: tuple(value[name]) for name in ("report_points", "rungs")}
+        return cls(**{**value, **points})
 
 
 class Done:
@@ -163,6 +167,7 @@ class Desk:
             config=config,
             total_tokens=self.spec.kind.total_tokens(self.spec.setup, config),
             report_points=tuple(self.spec.report_points(config)),
+            rungs=tuple(self.spec.rungs(config)),
             max_members=members,
         )
 
@@ -257,8 +262,9 @@ class Desk:
             self.log.append(report)
             return not self.draining
         at_rung, verdict = judged
-        cutoff = verdict.cutoff if report.rung is not None else None
-        self.log.append(report.model_copy(update={"cutoff": cutoff}))
+        if report.rung is not None:
+            report = at_rung.model_copy(update={"cutoff": verdict.cutoff})
+        self.log.append(report)
         if verdict.stop:
             self._stop(ticket, at_rung.rung, verdict, tokens)
         return not (verdict.stop or self.draining)
@@ -273,6 +279,7 @@ class Desk:
             value=verdict.value,
             cutoff=verdict.cutoff,
             against=verdict.against,
+            on_course=verdict.on_course,
             reason=verdict.reason,
             tokens=tokens,
         )

@@ -166,6 +166,7 @@ def _stopped(trial: TrialState) -> dict[str, Any] | None:
         "value": cells.known(stop.value),
         "cutoff": cells.known(stop.cutoff),
         "against": stop.against,
+        "on_course": stop.on_course,
         "rule": stop.rule,
         "reason": stop.reason,
     }

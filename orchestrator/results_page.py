@@ -100,7 +100,8 @@ def how_it_ended(row: ResultRow) -> str:
         against = f"against {stop['against']} ({stop['rule']})"
         if stop["cutoff"] is not None:
             place = cells.tokens(row.tokens if stop["rung"] is None else stop["rung"])
-            return f"at {place}: cutoff {cells.number(stop['cutoff'])} {against}"
+            heading = f"heading for {cells.number(stop['value'])}, " if stop["on_course"] else ""
+            return f"at {place}: {heading}cutoff {cells.number(stop['cutoff'])} {against}"
     return cells.one_line(row.reason)
 
 

@@ -215,6 +215,7 @@ def _rung_json(facts: SweepFacts, trial: TrialState, rung: int) -> dict[str, Any
     return {
         "rung": rung,
         "value": cells.known(report.metrics.get(facts.metric)),
+        "forecast": cells.known(report.forecast),
         "cutoff": cells.known(report.cutoff),
         "stratum": report.stratum,
         "verdict": "stopped" if _was_stopped_at(trial, rung) else "went on",
@@ -308,6 +309,7 @@ def _rungs(facts: SweepFacts, trial: TrialState, width: int | None, ascii_only: 
     columns = [
         Column("rung", [cells.tokens(rung["rung"]) for rung in rungs], right=True),
         Column(facts.metric, [cells.number(rung["value"]) for rung in rungs], right=True),
+        Column("heading for", [cells.number(rung["forecast"]) for rung in rungs], right=True),
         Column("cutoff", [cells.number(rung["cutoff"]) for rung in rungs], right=True),
         Column("stratum", [cells.one_line(rung["stratum"] or "-") for rung in rungs], 1),
         Column("verdict", [status_text(rung["verdict"]) for rung in rungs]),

@@ -65,8 +65,10 @@ class SaePackRunner(TrialRunner):
         threading.Thread(target=self._stay_heard, name="heard", daemon=True).start()
         return int(tokens)
 
-    def advance(self, until_tokens: int, max_seconds: float) -> Progress:
-        state = self._answer(self._pack.advance.remote(self._member, until_tokens, max_seconds))
+    def advance(self, until_tokens: int, run_on_to: int, max_seconds: float) -> Progress:
+        state = self._answer(
+            self._pack.advance.remote(self._member, until_tokens, run_on_to, max_seconds)
+        )
         return Progress(**{**state, "at": {"pack": self._pack_name, **state["at"]}})
 
     def save(self, folder: Path) -> int:

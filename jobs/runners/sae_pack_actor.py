@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ class SaePackActor:
         self._load_error: Answer | None = None
         self._loaded = threading.Event()
         self._moved = threading.Condition()
+        self._report_at: dict[str, int] = {}
+        self._reports: dict[str, Answer] = {}
         self._heard_of: dict[str, float] = {}
         self._draining: set[str] = set()
         self._sweep_of: dict[str, str] = {}
@@ -67,6 +70,7 @@ class SaePackActor:
             return
         while True:
             worked = self._pack.run_step()
+            self._take_reports()
             with self._moved:
                 self._moved.notify_all()
                 if not worked:
@@ -75,6 +79,26 @@ class SaePackActor:
             if time.monotonic() - self._idle_since > IDLE_PACK_AFTER_S:
                 self._exit()
                 return
+
+    def _take_reports(self) -> None:
+        """Measure members that have come to where a report is due, between two steps.
+
+        Here and not in the call that waits for it: a member need not stand still while its report
+        travels, and the language model runs for all members or for none.
+        """
+        assert self._pack is not None
+        for member, until in list(self._report_at.items()):
+            answer = self._guarded(partial(self._report_if_due, member, until))
+            if answer != ("ok", None):
+                self._report_at.pop(member, None)
+                self._reports[member] = answer
+
+    def _report_if_due(self, member: str, until: int) -> dict[str, Any] | None:
+        assert self._pack is not None
+        tokens = self._pack.tokens(member)
+        if tokens < until:
+            return None
+        return {"tokens": tokens, "metrics": self._pack.report(member)}
 
     def _load(self) -> None:
         import torch
@@ -132,25 +156,30 @@ class SaePackActor:
             if member in self._heard_of:
                 self._heard_of[member] = time.monotonic()
 
-    def advance(self, member: str, until: int, max_seconds: float) -> Answer:
-        """Wait until a member has `until` tokens; answers {"tokens", "metrics" | None, ...}."""
+    def advance(self, member: str, until: int, run_on_to: int, max_seconds: float) -> Answer:
+        """Wait for a member's report at `until` tokens; answers {"tokens", "metrics" | None, ...}.
+
+        The member may train on to `run_on_to` meanwhile and afterwards.
+        """
         deadline = time.monotonic() + max_seconds
 
         def work() -> dict[str, Any]:
             assert self._pack is not None
             pack = self._pack
-            pack.set_target(member, until)
+            self.heard_of([member])
+            pack.set_target(member, run_on_to)
+            self._report_at.setdefault(member, until)
             with self._moved:
                 self._moved.notify_all()
-                while pack.tokens(member) < until and member not in self._draining:
+                while member not in self._reports and member not in self._draining:
                     left = deadline - time.monotonic()
                     if left <= 0 or not self._moved.wait(timeout=left):
                         break
-            reached = pack.tokens(member) >= until
-            self.heard_of([member])
+            report = self._reports.pop(member, ("ok", None))
+            if report[0] != "ok":
+                pack.tokens(member)  # raises what the member died of
             return {
-                "tokens": pack.tokens(member),
-                "metrics": pack.report(member) if reached else None,
+                **(report[1] or {"tokens": pack.tokens(member), "metrics": None}),
                 "busy_seconds": pack.busy_seconds(member),
                 "draining": member in self._draining,
                 "at": self._load_now(),
@@ -184,7 +213,8 @@ class SaePackActor:
 
     def detach(self, member: str) -> None:
         """Let a member go; no error when it is gone already."""
-        self._heard_of.pop(member, None)
+        for known in (self._heard_of, self._report_at, self._reports):
+            known.pop(member, None)
         self._draining.discard(member)
         self._sweep_of.pop(member, None)
         if self._pack is not None and member in self._pack.members:
@@ -213,24 +243,18 @@ class SaePackActor:
         try:
             return "ok", work()
         except BaseException as error:  # noqa: BLE001 - reported whole to the trial that asked
+            from sae.step_backend import is_out_of_memory
+
             text = traceback.format_exc()
             if isinstance(error, StreamError):
                 return "unusable", str(error)
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 return "out_of_memory", str(error).splitlines()[0] if str(
                     error
                 ) else "out of memory"
             worded = isinstance(error, ValueError) and type(error).__module__.startswith("sae.")
             line = str(error) if worded else f"{type(error).__name__}: {error}".splitlines()[0]
             return "failed", (line, text, worded)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    from sae.step_backend import MemberStepFailed, is_out_of_memory
-
-    if isinstance(error, MemberStepFailed):
-        return error.out_of_memory
-    return is_out_of_memory(error)
 
 
 class _Rate:

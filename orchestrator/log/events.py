@@ -99,8 +99,10 @@ class Reported(TrialEvent):
     rung: int | None = None
     """Set when this report stands at a rung: its token count."""
     stratum: str | None = None
+    forecast: float | None = None
+    """At a rung judged by trend: what the compared metric is on course for at the trial's end."""
     cutoff: float | None = None
-    """The value that had to be reached there, if there was anyone to compare with."""
+    """The value (or forecast) that had to be reached there, if there was anyone to compare with."""
     at_place: Mapping[str, Any] = Field(default_factory=dict)
 
 
@@ -118,6 +120,8 @@ class Stopped(TrialEvent):
     cutoff: float | None
     against: int
     """How many trials it was compared with."""
+    on_course: bool = False
+    """Whether value and cutoff are forecasts for the end of the training."""
     reason: str
     tokens: int
 

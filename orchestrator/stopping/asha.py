@@ -2,7 +2,8 @@
 
 The stopping variant: nobody is paused or promoted. A trial that comes to a rung goes on if it is
 among the best floor(n / reduction) of the n trials of its stratum that came there so far, itself
-included. While there are fewer than `reduction` of them it goes on only if it is the best so far,
+included, compared by what it is on course for at its end (`trend`) unless the sweep asks for
+values. While there are fewer than `reduction` of them it goes on only if it is the best so far,
 as in Determined's asha_stopping.go, so the first one always goes on, and ties do. What is not
 finite is worst and never goes on, not even alone.
 """
@@ -21,25 +22,27 @@ from orchestrator.stopping.base import (
     StoppingConfig,
     Verdict,
     badness,
-    finite_value,
+    compared_value,
     geometric_rungs,
+    in_words,
+    quarter,
 )
 from orchestrator.stopping.strata import WHOLE_SWEEP
-from orchestrator.units import Tokens, format_tokens
+from orchestrator.units import Tokens
 
 
 class AshaConfig(StoppingConfig):
     """Go on with the best 1 in `reduction` at each rung of a stratum."""
 
     scheduler: Literal["asha"] = "asha"
-    grace: Tokens = Field(gt=0)
-    """Nobody is stopped before this many tokens. Too early a rung keeps what learns fastest at
-    first: high learning rates lead before they lose."""
+    grace: Tokens | None = Field(default=None, gt=0)
+    """Nobody is stopped before this many tokens; not given: a quarter of a trial's. Too early a
+    rung keeps what learns fastest at first: high learning rates lead before they lose."""
     reduction: float = Field(default=3, gt=1)
     """Distance of rungs, and the share that goes on: 3 means the best third."""
 
     def rungs(self, total_tokens: int) -> tuple[int, ...]:
-        return geometric_rungs(self.grace, self.reduction, total_tokens)
+        return geometric_rungs(self.grace or quarter(total_tokens), self.reduction, total_tokens)
 
     def judge(
         self,
@@ -51,24 +54,25 @@ class AshaConfig(StoppingConfig):
         direction: Direction,
     ) -> Verdict:
         del trial
-        value = finite_value(report, metric)
+        value = compared_value(report, metric)
         num_kept = max(1, int((len(others) + 1) / self.reduction))
         ranked = sorted(
-            (finite_value(other, metric) for other in others.values()),
+            (compared_value(other, metric) for other in others.values()),
             key=lambda v: badness(v, direction),
         )
         # Better than the num_kept-th of the others, or equal, is being among the best num_kept.
         cutoff = ranked[num_kept - 1] if num_kept <= len(ranked) else None
         stop = value is None or badness(value, direction) > badness(cutoff, direction)
-        place = format_tokens(report.tokens)
+        words = in_words(report, metric)
         among = f"the best {num_kept} of {len(others) + 1} in {_where(report.stratum)}"
         if value is None:
-            reason = f"{metric} is not finite at {place} tokens"
+            reason = words
         elif cutoff is None:
-            reason = f"{metric} {value:.4g} at {place} tokens; nobody to compare with"
+            reason = f"{words}; nobody to compare with"
         else:
-            reason = f"{metric} {value:.4g} at {place} tokens; {among} reach {cutoff:.4g}"
-        return Verdict(stop, self.scheduler, metric, value, cutoff, len(others), reason)
+            reason = f"{words}; {among} reach {cutoff:.4g}"
+        on_course = report.forecast is not None
+        return Verdict(stop, self.scheduler, metric, value, cutoff, len(others), on_course, reason)
 
 
 def _where(stratum: str | None) -> str:

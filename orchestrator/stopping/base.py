@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.log.events import Reported
 from orchestrator.log.state import TrialState
+from orchestrator.units import format_tokens
 
 Direction = Literal["min", "max"]
 """Which way a metric is better."""
@@ -31,6 +32,8 @@ class Verdict:
     """What had to be reached; None when there was nobody to compare with."""
     against: int
     """How many other trials it was compared with."""
+    on_course: bool
+    """Whether value and cutoff are forecasts for the end of the training."""
     reason: str
     """The same in words, for tables and logs."""
 
@@ -56,6 +59,8 @@ class StoppingConfig(BaseModel):
     strata: tuple[str, ...] | None = None
     """Parameters within whose equal values trials are compared, `l0` for L0 bands, `[]` for the
     whole sweep; not asked for: the job kind's own choice."""
+    judge_by: Literal["trend", "value"] = "trend"
+    """Compare what trials are on course for at their end (see `trend`), or what they have."""
     rejudge: bool = True
     """Look again, at each report, at how a trial stands at the last rung it passed, now that more
     have come there; false: judge once, on arrival."""
@@ -107,6 +112,26 @@ def finite_value(report: Reported, metric: str) -> float | None:
     """A report's metric, or None where it is missing or not finite."""
     value = report.metrics.get(metric)
     return value if value is not None and isfinite(value) else None
+
+
+def compared_value(report: Reported, metric: str) -> float | None:
+    """What a report is judged by: its forecast where there is one, else its metric."""
+    value = finite_value(report, metric)
+    return value if value is None or report.forecast is None else report.forecast
+
+
+def in_words(report: Reported, metric: str) -> str:
+    """`fvu 0.464 at 8k tokens, on course for 0.349`."""
+    value, place = finite_value(report, metric), f"at {format_tokens(report.tokens)} tokens"
+    if value is None:
+        return f"{metric} is not finite {place}"
+    heading = "" if report.forecast is None else f", on course for {report.forecast:.4g}"
+    return f"{metric} {value:.4g} {place}{heading}"
+
+
+def quarter(total_tokens: int) -> int:
+    """Where the first rung stands when nobody says: a quarter of the training."""
+    return max(1, total_tokens // 4)
 
 
 def badness(value: float | None, direction: Direction) -> float:

@@ -15,6 +15,7 @@ from orchestrator.log.events import Reported
 from orchestrator.log.state import TrialState
 from orchestrator.stopping.base import Direction, StoppingConfig, Verdict
 from orchestrator.stopping.strata import compared_with
+from orchestrator.stopping.trend import on_course_for
 
 
 def judge_standing(
@@ -35,11 +36,11 @@ def judge_standing(
         trials: all trials of the sweep.
 
     Returns:
-        The report at the rung that was judged, and the verdict.
+        The report at the rung that was judged, with its forecast, and the verdict.
     """
     if report.tokens >= trial.total_tokens:
         return None  # nothing is left to be saved
-    at_rung: Reported | None = report if report.rung is not None else None
+    at_rung = _with_forecast(rule, trial, report, metric, direction) if report.rung else None
     if at_rung is None and rule.rejudge and trial.rungs:
         at_rung = trial.rungs[max(trial.rungs)]
     if at_rung is None:
@@ -47,3 +48,14 @@ def judge_standing(
     others = compared_with(trials, at_rung, strata)
     verdict = rule.judge(trial, at_rung, others, metric=metric, direction=direction)
     return at_rung, verdict
+
+
+def _with_forecast(
+    rule: StoppingConfig, trial: TrialState, report: Reported, metric: str, direction: Direction
+) -> Reported:
+    if rule.judge_by != "trend":
+        return report
+    before = [point for point in trial.history if point[0] < report.tokens]
+    history = [*before, (report.tokens, report.metrics)]
+    forecast = on_course_for(history, metric, direction, trial.total_tokens)
+    return report.model_copy(update={"forecast": forecast})

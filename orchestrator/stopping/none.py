@@ -30,4 +30,6 @@ class NoneConfig(StoppingConfig):
     ) -> Verdict:
         del trial, others, direction
         value = finite_value(report, metric)
-        return Verdict(False, self.scheduler, metric, value, None, 0, "early stopping is off")
+        return Verdict(
+            False, self.scheduler, metric, value, None, 0, False, "early stopping is off"
+        )

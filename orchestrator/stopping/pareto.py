@@ -15,11 +15,14 @@ from orchestrator.stopping.base import (
     StoppingConfig,
     Verdict,
     badness,
+    compared_value,
     finite_value,
     geometric_rungs,
+    in_words,
+    quarter,
 )
 from orchestrator.stopping.strata import L0
-from orchestrator.units import Tokens, format_tokens
+from orchestrator.units import Tokens
 
 
 class ParetoConfig(StoppingConfig):
@@ -33,8 +36,8 @@ class ParetoConfig(StoppingConfig):
     needed_metrics: ClassVar[tuple[str, ...]] = (L0,)
 
     scheduler: Literal["pareto"] = "pareto"
-    grace: Tokens = Field(gt=0)
-    """Nobody is stopped before this many tokens."""
+    grace: Tokens | None = Field(default=None, gt=0)
+    """Nobody is stopped before this many tokens; not given: a quarter of a trial's."""
     reduction: float = Field(default=2, gt=1)
     """Rungs stand at grace * reduction^i tokens."""
     margin: float = Field(default=0.05, ge=0)
@@ -47,7 +50,7 @@ class ParetoConfig(StoppingConfig):
         return () if self.strata is None else self.strata
 
     def rungs(self, total_tokens: int) -> tuple[int, ...]:
-        return geometric_rungs(self.grace, self.reduction, total_tokens)
+        return geometric_rungs(self.grace or quarter(total_tokens), self.reduction, total_tokens)
 
     def judge(
         self,
@@ -59,27 +62,28 @@ class ParetoConfig(StoppingConfig):
         direction: Direction,
     ) -> Verdict:
         del trial
-        value, l0 = finite_value(report, metric), _l0(report)
+        value, l0 = compared_value(report, metric), _l0(report)
         rivals = {
             name: rival
             for name, other in others.items()
-            if (rival := finite_value(other, metric)) is not None
+            if (rival := compared_value(other, metric)) is not None
             and _l0(other) <= l0 * (1 + self.l0_slack)
         }
         best = min(rivals, key=lambda name: (badness(rivals[name], direction), name), default=None)
         cutoff = None if best is None else self._cutoff(rivals[best], direction)
         stop = value is None or badness(value, direction) > badness(cutoff, direction)
-        place = format_tokens(report.tokens)
+        words = in_words(report, metric)
         if value is None:
-            reason = f"{metric} is not finite at {place} tokens"
+            reason = words
         elif best is None:
-            reason = f"{metric} {value:.4g} at {place} tokens; nobody is as sparse"
+            reason = f"{words}; nobody is as sparse"
         else:
             reason = (
-                f"{metric} {value:.4g} with l0 {l0:.4g} at {place} tokens; "
+                f"{words}, with l0 {l0:.4g}; "
                 f"{best} reaches {rivals[best]:.4g} with l0 {_l0(others[best]):.4g}"
             )
-        return Verdict(stop, self.scheduler, metric, value, cutoff, len(rivals), reason)
+        on_course = report.forecast is not None
+        return Verdict(stop, self.scheduler, metric, value, cutoff, len(rivals), on_course, reason)
 
     def _cutoff(self, rival: float, direction: Direction) -> float:
         worse = self.margin * abs(rival)

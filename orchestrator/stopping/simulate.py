@@ -148,7 +148,7 @@ class _Run:
                 direction=self.direction,
             )
             if rung is not None:
-                trial.rungs[rung] = at_rung
+                trial.rungs[rung] = judged[0] if judged is not None else at_rung
             if judged is not None and judged[1].stop:
                 self.stopped[trial.id], trial.status = judged[1], "stopped"
                 return

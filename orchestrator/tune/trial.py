@@ -148,9 +148,11 @@ class SweepTrial(tune.Trainable):
 
     def _advance(self, until: int) -> dict[str, Any]:
         assert self._runner is not None
+        stops = (*self._ticket.rungs, self._ticket.total_tokens)
+        run_on_to = min(point for point in stops if point >= until)
         while True:
             due = self._saved_at + self._settings["checkpoint_seconds"] - time.monotonic()
-            progress = self._runner.advance(until, max(0.05, min(SLICE_S, due)))
+            progress = self._runner.advance(until, run_on_to, max(0.05, min(SLICE_S, due)))
             self._tokens = progress.tokens
             if progress.draining:
                 self._save()

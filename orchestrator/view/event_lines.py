@@ -107,7 +107,8 @@ def _sweep_words(event: Submitted | DriverStarted | DriverEnded | Closed) -> tup
 def _stopped(event: Stopped) -> str:
     """Value and cutoff; the rule's own words follow, since they may say more."""
     place = f"at {cells.tokens(event.tokens if event.rung is None else event.rung)}"
-    value = f"{event.metric} {cells.number(event.value)} {place}"
+    heading = "on course for " if event.on_course else ""
+    value = f"{event.metric} {heading}{cells.number(event.value)} {place}"
     if event.cutoff is None:
         return f"{value}: {event.reason} ({event.rule})"
     cutoff = f"cutoff {cells.number(event.cutoff)} against {event.against}"

@@ -75,6 +75,8 @@ class RunningRow:
     dead_fraction: float | None
     next_rung: int | None
     cutoff: float | None
+    cutoff_is_forecast: bool
+    """Whether the cutoff is what a trial has to be on course for at its end."""
     """What the last trial of its stratum had to reach at that rung."""
     is_upper_bound: bool
     """Whether the cutoff is to be stayed below (a metric that falls)."""
@@ -209,6 +211,7 @@ def _spent(sweeps: Watched) -> float | None:
 
 def _running_row(facts: SweepFacts, state: SweepState, trial: TrialState, now: float) -> RunningRow:
     next_rung = facts.next_rung(trial.tokens, trial.total_tokens)
+    newest = _newest_cutoff(facts, state, trial, next_rung)
     return RunningRow(
         sweep=facts.id,
         trial=trial.id,
@@ -222,7 +225,8 @@ def _running_row(facts: SweepFacts, state: SweepState, trial: TrialState, now: f
         l0=cells.known(trial.metrics.get("l0")),
         dead_fraction=cells.known(trial.metrics.get("dead_fraction")),
         next_rung=next_rung,
-        cutoff=_cutoff(facts, state, trial, next_rung),
+        cutoff=None if newest is None else cells.known(newest.cutoff),
+        cutoff_is_forecast=newest is not None and newest.forecast is not None,
         is_upper_bound=facts.direction == "min",
         eta_s=pace.trial_eta_s(trial, now),
         silent_s=pace.silent_s(trial, now),
@@ -237,17 +241,17 @@ def place_of(trial: TrialState) -> str:
     return " ".join(part for part in (node or trial.started.node, trial.started.device) if part)
 
 
-def _cutoff(
+def _newest_cutoff(
     facts: SweepFacts, state: SweepState, trial: TrialState, rung: int | None
-) -> float | None:
+) -> Reported | None:
+    """The last report at a rung of the trial's stratum that was compared with anyone."""
     if rung is None:
         return None
     stratum = facts.stratum(trial.config, trial.metrics)
     known: list[Reported] = [
         report for report in state.rung(rung, stratum).values() if report.cutoff is not None
     ]
-    newest = max(known, key=lambda report: report.at, default=None)
-    return cells.known(newest.cutoff) if newest is not None else None
+    return max(known, key=lambda report: report.at, default=None)
 
 
 def _waiting(facts: SweepFacts, state: SweepState) -> list[WaitingRow]:

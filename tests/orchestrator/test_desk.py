@@ -1,4 +1,4 @@
-"""The desk without Ray: who gets which trial, what a report leads to, and what is never done twice."""
+"""The desk without Ray: who gets which trial, what a report leads to, what is never done twice."""
 
 from __future__ import annotations
 

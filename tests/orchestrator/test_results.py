@@ -46,6 +46,7 @@ def test_the_json_is_the_contract(results: Results) -> None:
         "value": 0.52,
         "cutoff": 0.41,
         "against": 3,
+        "on_course": False,
         "rule": "asha",
         "reason": "fvu 0.52 at 24000; the best 1 of 4 reach 0.41",
     }

@@ -157,5 +157,5 @@ def test_a_report_is_of_the_sae_as_it_trains_not_of_a_threshold_that_has_not_set
     source = SyntheticSource()
     member = trained(source, architecture, steps=3)
     as_trained = report_metrics(member, source)["l0"]
-    assert as_trained == pytest.approx(getattr(member.config, "k"), rel=0.05)
+    assert as_trained == pytest.approx(member.config.model_dump()["k"], rel=0.05)
     assert report_metrics(member, source, exported=True)["l0"] > 1.5 * as_trained
