@@ -334,34 +334,34 @@ def test_a_simulated_trial_that_diverges_frees_its_slot() -> None:
 # trend
 
 
-def curve(*points: tuple[int, float]) -> list[tuple[int, dict[str, float | None]]]:
+def seen(*points: tuple[int, float]) -> list[tuple[int, dict[str, float | None]]]:
     return [(tokens, {"fvu": value}) for tokens, value in points]
 
 
 def test_a_power_law_is_continued_exactly() -> None:
-    history = curve(*((tokens, 3.0 * tokens**-0.5) for tokens in (1000, 2000, 3000, 4000)))
+    history = seen(*((tokens, 3.0 * tokens**-0.5) for tokens in (1000, 2000, 3000, 4000)))
     forecast = on_course_for(history, "fvu", "min", 16_000)
     assert forecast == pytest.approx(3.0 * 16_000**-0.5)
 
 
 def test_a_metric_that_gets_worse_is_not_expected_to_go_on_so() -> None:
-    assert on_course_for(curve((1000, 0.3), (2000, 0.4)), "fvu", "min", 9000) == pytest.approx(0.4)
+    assert on_course_for(seen((1000, 0.3), (2000, 0.4)), "fvu", "min", 9000) == pytest.approx(0.4)
 
 
 def test_one_report_alone_has_no_trend() -> None:
-    assert on_course_for(curve((1000, 0.3)), "fvu", "min", 9000) is None
-    assert on_course_for(curve((100, 0.9), (1000, 0.3)), "fvu", "min", 9000) is None  # too old
+    assert on_course_for(seen((1000, 0.3)), "fvu", "min", 9000) is None
+    assert on_course_for(seen((100, 0.9), (1000, 0.3)), "fvu", "min", 9000) is None  # too old
 
 
 def test_a_metric_that_rises_is_continued_in_the_logarithm_of_tokens() -> None:
-    history = curve((1000, 0.1), (2000, 0.2))
+    history = seen((1000, 0.1), (2000, 0.2))
     assert on_course_for(history, "fvu", "max", 4000) == pytest.approx(0.3)
 
 
 def test_a_slow_starter_on_a_steeper_course_is_kept_before_an_early_leader() -> None:
     """Curves as measured: lr 1e-2 leads until 12k tokens, lr 3e-3 ends far ahead."""
-    fast = curve((6144, 0.5), (8192, 0.464), (12288, 0.415), (49152, 0.366))
-    slow = curve((6144, 0.602), (8192, 0.498), (12288, 0.39), (49152, 0.26))
+    fast = seen((6144, 0.5), (8192, 0.464), (12288, 0.415), (49152, 0.366))
+    slow = seen((6144, 0.602), (8192, 0.498), (12288, 0.39), (49152, 0.26))
     rule = parse_stopping({"scheduler": "asha", "grace": 8192, "strata": []})
     by_value = parse_stopping({**rule.model_dump(), "judge_by": "value"})
     both = {"fast": fast, "slow": slow}
