@@ -98,7 +98,7 @@ class TrialLost(Exception):
 
 
 class TrialOutOfMemory(Exception):
-    """The trial did not fit beside its neighbours; retried once at half the pack."""
+    """The trial did not fit beside its neighbours; retried once with twice its share of a device."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

@@ -1,7 +1,8 @@
 """How much of a sweep early stopping is expected to leave, before a single trial has run.
 
 The sweep's own rule judges trials whose metric is drawn at random and never changes: every order
-of merit is equally likely, and a rung ranks as the end would. Real curves cross.
+of merit is equally likely, and a rung ranks as the end would. Each is judged once, on arrival at a
+rung; a sweep looks again later and so stops more. Real curves cross.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class PriceConfig(BaseModel):
     model_config = _FROZEN
 
     usd_per_hour: Usd = 0.0
-    """Dollars an hour for one node."""
+    """Dollars an hour for one device: a GPU, or a machine without one."""
 
 
 class NeedSelect(BaseModel):
@@ -163,7 +163,7 @@ class SweepSpec(BaseModel):
     report: Tokens | None = None
     """Tokens between two reports of a trial; not given: a twentieth of its length."""
     max_failures: int = Field(default=2, ge=0)
-    """Failures of a trial after which it is not tried again."""
+    """How many failures of a trial are forgiven: the next one ends it."""
     price: PriceConfig = PriceConfig()
     """What the machines cost."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -11,7 +11,7 @@ class Layout:
     sweeps = "sweeps/"
 
     def queued(self, sweep: str) -> str:
-        """The validated spec, with priority and state."""
+        """The validated spec, its hash, its priority, and when it was submitted."""
         return f"queue/{sweep}.json"
 
     def sweep(self, sweep: str) -> str:

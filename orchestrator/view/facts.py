@@ -12,6 +12,7 @@ from orchestrator.store import Store
 
 if TYPE_CHECKING:
     from orchestrator.queue import QueuedSweep
+    from orchestrator.spec import SweepSpec
 
 
 def _no_rungs(total_tokens: int) -> tuple[int, ...]:
@@ -68,7 +69,7 @@ def facts_of(queued: QueuedSweep) -> SweepFacts:
         metric=spec.metric,
         direction=spec.direction,
         strata=tuple(spec.strata),
-        searched=tuple(spec.space.searched),
+        searched=_telling(spec),
         rungs=spec.early_stop.rungs,
         artefact_kind=spec.kind.artefact_kind,
         sampler=spec.search.sampler,
@@ -78,6 +79,15 @@ def facts_of(queued: QueuedSweep) -> SweepFacts:
         submitted_at=queued.submitted_at,
         priority=queued.priority,
         setup=spec.setup.model_dump(mode="json"),
+    )
+
+
+def _telling(spec: SweepSpec) -> tuple[str, ...]:
+    """Parameters worth a column: those that differ in value, not only by being absent."""
+    return tuple(
+        name
+        for name in spec.searched
+        if name not in spec.space.entries or len(spec.space.values_of(name)) > 1
     )
 
 

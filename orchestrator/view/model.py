@@ -75,9 +75,9 @@ class RunningRow:
     dead_fraction: float | None
     next_rung: int | None
     cutoff: float | None
+    """What the last trial of its stratum had to reach at that rung."""
     cutoff_is_forecast: bool
     """Whether the cutoff is what a trial has to be on course for at its end."""
-    """What the last trial of its stratum had to reach at that rung."""
     is_upper_bound: bool
     """Whether the cutoff is to be stayed below (a metric that falls)."""
     eta_s: float | None

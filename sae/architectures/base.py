@@ -247,7 +247,8 @@ class TopKFamilyConfig(ArchitectureConfig):
 class BatchTopKFamilyConfig(TopKFamilyConfig):
     """What the architectures have in common that count k over the batch while training.
 
-    They are exported as JumpReLU with the learned threshold, so that is what is evaluated.
+    They are exported as JumpReLU with the learned threshold, which is what is measured at the end;
+    reports on the way are of the SAE as it trains.
     """
 
     threshold_is_learned: ClassVar[bool] = True
