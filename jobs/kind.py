@@ -98,7 +98,7 @@ class TrialLost(Exception):
 
 
 class TrialOutOfMemory(Exception):
-    """The trial did not fit beside its neighbours; retried once with twice its share of a device."""
+    """The trial did not fit beside its neighbours; retried once with twice its share."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -136,6 +136,11 @@ class SweepUnusable(Exception):
 
 class TrialRunner(ABC):
     """One trial inside its actor. Every method may raise the exceptions above."""
+
+    @property
+    def place(self) -> Mapping[str, Any]:
+        """Where the trial lives once attached: {"pack", "pid"} of the process that computes."""
+        return {}
 
     @abstractmethod
     def attach(self, checkpoint: Path | None) -> int:

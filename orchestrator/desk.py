@@ -185,6 +185,7 @@ class Desk:
             "cancelled": Cancelled,
         }
         self.log.append(types[end["event"]].model_validate({**end, "epoch": epoch}))
+        Checkpoints(self.store, self.sweep, trial).remove_all()
         return True
 
     def _budget_spent(self, state: SweepState) -> str | None:

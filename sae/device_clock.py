@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from threading import Lock
 from typing import Any
 
 import torch
@@ -15,28 +16,35 @@ class DeviceClock:
         self._is_cuda = device.type == "cuda"
         self._done_s = 0.0
         self._started_s = 0.0
+        self._started: Any = None
         self._pending: list[tuple[Any, Any]] = []
+        self._lock = Lock()
+        """`seconds` is asked for by other threads than the one that works."""
 
     def __enter__(self) -> None:
         if self._is_cuda:
-            events = (_timed_event(), _timed_event())
-            events[0].record()
-            self._pending.append(events)
+            self._started = _timed_event()
+            self._started.record()
         self._started_s = time.perf_counter()
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._is_cuda:
-            self._pending[-1][1].record()
-        else:
+        if not self._is_cuda:
             self._done_s += time.perf_counter() - self._started_s
+            return
+        ended = _timed_event()
+        ended.record()
+        # Only now: an event that was never recorded counts as done, but has no time.
+        with self._lock:
+            self._pending.append((self._started, ended))
 
     @property
     def seconds(self) -> float:
         """Time of all work that is known to be done."""
-        while self._pending and self._pending[0][1].query():
-            start, end = self._pending.pop(0)
-            self._done_s += start.elapsed_time(end) / 1000
-        return self._done_s
+        with self._lock:
+            while self._pending and self._pending[0][1].query():
+                start, end = self._pending.pop(0)
+                self._done_s += start.elapsed_time(end) / 1000
+            return self._done_s
 
 
 def _timed_event() -> Any:

@@ -100,6 +100,7 @@ def member_record(member: Member, source: ActivationSource) -> dict[str, Any]:
         "tokens": member.tokens,
         "batch_tokens": member.batch_tokens,
         "segments": [list(segment) for segment in member.segments],
+        "last_epoch": source.epoch_at(max(0, member.end_position - 1)),
         "seed": member.config.init_seed,
         "scale": member.scale,
         "device": str(member.device),

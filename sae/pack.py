@@ -86,6 +86,7 @@ class Pack:
         self._backend = backend or ReferenceBackend()
         self._slots: dict[str, _Slot] = {}
         self._position = 0
+        self._lm_seconds_seen = source.lm_seconds
         self._lock = RLock()
 
     @property
@@ -185,9 +186,10 @@ class Pack:
             position = self._position
         if not due:
             return False
-        lm_seconds = self.source.lm_seconds
         batch_by_hook = self.source.batch_at(position)
-        lm_share = (self.source.lm_seconds - lm_seconds) / len(due)
+        # Since the last step, not since the call before: on CUDA the clock runs behind the work.
+        lm_seconds, self._lm_seconds_seen = self._lm_seconds_seen, self.source.lm_seconds
+        lm_share = (self._lm_seconds_seen - lm_seconds) / len(due)
         for group in _groups(due):
             hook = next(iter(group.values())).member.hook
             self._step_group(group, batch_by_hook[hook], position)

@@ -76,7 +76,9 @@ class SaePackRunner(TrialRunner):
 
     def finish(self, folder: Path) -> Finished:
         report = self._answer(self._pack.finish.remote(self._member, str(folder), self._ce_tokens))
-        return Finished(kind="sae", **report)
+        record = report["record"]
+        lineage = {"stream": record["stream"], "segments": record["segments"], "parents": []}
+        return Finished(kind="sae", **{**report, "record": {**record, "lineage": lineage}})
 
     def detach(self) -> None:
         self._gone.set()
@@ -98,6 +100,8 @@ class SaePackRunner(TrialRunner):
             raise TrialOutOfMemory(value)
         if tag == "unusable":
             raise SweepUnusable(value)
+        if tag == "lost":
+            raise TrialLost(value)
         raise TrialFailed(*value)
 
     def _get(self, reference: Any) -> Any:

@@ -32,8 +32,8 @@ IDLE_PACK_AFTER_S = 60.0
 MAX_CALLS = 256
 
 Answer = tuple[str, Any]
-"""("ok", value), ("out_of_memory", detail), ("unusable", reason), or ("failed", (reason, traceback,
-final)): exceptions of other libraries need not pickle, answers do."""
+"""("ok", value), ("out_of_memory", detail), ("unusable" or "lost", reason), ("failed", (reason,
+traceback, final)): exceptions of other libraries need not pickle, answers do."""
 
 
 class SaePackActor:
@@ -56,6 +56,7 @@ class SaePackActor:
         self._draining: set[str] = set()
         self._sweep_of: dict[str, str] = {}
         self._idle_since = time.monotonic()
+        self._num_attaching = 0
         self._rate = _Rate()
         threading.Thread(target=self._run, name="pack", daemon=True).start()
 
@@ -63,6 +64,7 @@ class SaePackActor:
 
     def _run(self) -> None:
         self._load_error = self._guarded(self._load)
+        self._idle_since = time.monotonic()
         self._loaded.set()
         if self._load_error[0] != "ok" or self._pack is None:
             time.sleep(5)  # let waiting calls read the error, then make room for another try
@@ -114,7 +116,7 @@ class SaePackActor:
 
     def _drop_silent_members(self) -> None:
         now = time.monotonic()
-        if self._heard_of:
+        if self._heard_of or self._num_attaching:
             self._idle_since = now
         for member, heard in list(self._heard_of.items()):
             if now - heard > SILENT_MEMBER_AFTER_S:
@@ -134,6 +136,15 @@ class SaePackActor:
         self, member: str, sweep: str, config: Mapping[str, Any], total: int, folder: str | None
     ) -> Answer:
         """Take a member in; answers with its tokens. Waits for the model to be loaded."""
+        self._num_attaching += 1
+        try:
+            return self._attach(member, sweep, config, total, folder)
+        finally:
+            self._num_attaching -= 1
+
+    def _attach(
+        self, member: str, sweep: str, config: Mapping[str, Any], total: int, folder: str | None
+    ) -> Answer:
         self._loaded.wait()
         if self._load_error is not None and self._load_error[0] != "ok":
             return self._load_error
@@ -177,7 +188,7 @@ class SaePackActor:
                         break
             report = self._reports.pop(member, ("ok", None))
             if report[0] != "ok":
-                pack.tokens(member)  # raises what the member died of
+                raise _ReportFailed(report)
             return {
                 **(report[1] or {"tokens": pack.tokens(member), "metrics": None}),
                 "busy_seconds": pack.busy_seconds(member),
@@ -242,12 +253,17 @@ class SaePackActor:
         """Run and answer; what fails here fails one trial and leaves the pack standing."""
         try:
             return "ok", work()
+        except _ReportFailed as failed:
+            return failed.answer
         except BaseException as error:  # noqa: BLE001 - reported whole to the trial that asked
+            from sae.pack import UnknownMember
             from sae.step_backend import is_out_of_memory
 
             text = traceback.format_exc()
             if isinstance(error, StreamError):
                 return "unusable", str(error)
+            if isinstance(error, UnknownMember):
+                return "lost", "its pack had dropped it: nothing was heard of it for too long"
             if is_out_of_memory(error):
                 return "out_of_memory", str(error).splitlines()[0] if str(
                     error
@@ -255,6 +271,14 @@ class SaePackActor:
             worded = isinstance(error, ValueError) and type(error).__module__.startswith("sae.")
             line = str(error) if worded else f"{type(error).__name__}: {error}".splitlines()[0]
             return "failed", (line, text, worded)
+
+
+class _ReportFailed(Exception):
+    """A report was due and could not be made; the answer says why."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.answer = answer
 
 
 class _Rate:

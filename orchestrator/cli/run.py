@@ -123,6 +123,31 @@ def _say_result(
         if not as_json:
             typer.echo(f"sweep {queued.id} {how}: {status}")
             print_results(store, queued)
+            _say_what_next(store, queued)
     if as_json:
         typer.echo(queued.id)
     return code
+
+
+def _say_what_next(store: Store, queued: QueuedSweep) -> None:
+    """Write the plot and the table beside the user, and name the three commands to try next."""
+    import shlex
+
+    from orchestrator.results import results_of
+    from orchestrator.results_files import default_places, write_results
+    from orchestrator.view.facts import WatchedSweep
+
+    watched = WatchedSweep.open(store, queued.id)
+    results = results_of(watched.facts, watched.log.state)
+    for path in write_results(results, default_places(queued.id, None, None)):
+        typer.echo(f"wrote {path}")
+    best = next(iter(results.best_by_stratum().values()), None)
+    show = f"{queued.id} {best.trial}" if best is not None else queued.id
+    at = f" --store {shlex.quote(store.url)}"
+    typer.echo("try next:")
+    for command, what in (
+        (f"saeq show {show}", "how one trial went"),
+        (f"saeq artefacts --sweep {queued.id}", "what can be loaded, and from where"),
+        (f"saeq results {queued.id} --json", "the same for a program"),
+    ):
+        typer.echo(f"  {command}{at}   # {what}")

@@ -92,7 +92,10 @@ def _drive(arguments: argparse.Namespace) -> int:
         try:
             placement = _placement(spec)
         except DoesNotFit as error:
-            log.append(DriverEnded(driver=arguments.writer, reason=str(error)))
+            log.append(
+                DriverStarted(host=socket.gethostname(), pid=os.getpid()),
+                DriverEnded(driver=arguments.writer, reason=str(error)),
+            )
             return EXIT_UNUSABLE
         log.append(
             DriverStarted(

@@ -127,7 +127,7 @@ class SweepTrial(tune.Trainable):
         )
         self._runner = job_kind(self._settings["job"]).runner(context)
         self._tokens = self._attach_from_newest()
-        place = getattr(self._runner, "place", {})
+        place = self._runner.place
         started = {
             "node": ray.util.get_node_ip_address(),
             "device": f"gpu {','.join(gpu_ids)}" if gpu_ids else "cpu",
