@@ -135,6 +135,7 @@ def _say_what_next(store: Store, queued: QueuedSweep) -> None:
 
     from orchestrator.results import results_of
     from orchestrator.results_files import default_places, write_results
+    from orchestrator.store import Store
     from orchestrator.view.facts import WatchedSweep
 
     watched = WatchedSweep.open(store, queued.id)
@@ -143,7 +144,7 @@ def _say_what_next(store: Store, queued: QueuedSweep) -> None:
         typer.echo(f"wrote {path}")
     best = next(iter(results.best_by_stratum().values()), None)
     show = f"{queued.id} {best.trial}" if best is not None else queued.id
-    at = f" --store {shlex.quote(store.url)}"
+    at = "" if Store.open().url == store.url else f" --store {shlex.quote(store.url)}"
     typer.echo("try next:")
     for command, what in (
         (f"saeq show {show}", "how one trial went"),
