@@ -214,6 +214,14 @@ class JobKind(ABC):
         del setup
         return []
 
+    def check_here(self, setup: Any) -> list[tuple[tuple[str | int, ...], str]]:
+        """Faults that only the machine that will run it can see, such as a file that is not there.
+
+        Cheap: asks the disk, never the network. Paths and messages as in `check_setup`.
+        """
+        del setup
+        return []
+
     @abstractmethod
     def default_strata(self, searched: Sequence[str]) -> tuple[str, ...]:
         """Names by which trials are grouped before they are compared, given what is searched."""

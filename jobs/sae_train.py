@@ -12,7 +12,10 @@ from jobs.kind import Config, Footprint, JobKind, Metric, TrialContext, TrialRun
 from jobs.units import Tokens, format_tokens
 from sae.architectures import ArchitectureConfig, parse_architecture
 from sae.hooks import UnknownHook, check_hook
+from sae.local_files import local_model
 from sae.model_shapes import known_shapes
+from sae.sources import open_source
+from sae.stream_errors import BadData, BadModel
 from sae.stream_spec import DataSpec, ModelSpec, StreamSpec
 
 
@@ -168,6 +171,21 @@ class SaeTrain(JobKind):
                 f"{setup.model.label} can read at once; lower it"
             )
             faults.append((("data", "context"), message))
+        return faults
+
+    def check_here(self, setup: SaeTrainSetup) -> list[tuple[tuple[str | int, ...], str]]:
+        """A model's or text's files that are not there, or are visibly something else."""
+        faults: list[tuple[tuple[str | int, ...], str]] = []
+        if setup.model.name is not None:
+            try:
+                local_model(setup.model.name)
+            except BadModel as error:
+                faults.append((("model", "name"), str(error)))
+        if setup.data.files is not None:
+            try:
+                open_source(setup.data).check()
+            except BadData as error:
+                faults.append((("data", "files"), str(error)))
         return faults
 
     def check(self, setup: SaeTrainSetup, config: Config) -> list[str]:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from orchestrator.interrupts import stop_signals_deferred
 from orchestrator.machine import num_cpus
 
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -22,6 +23,11 @@ QUIET = {
 }
 
 
+def cluster_address(given: str | None) -> str | None:
+    """A running cluster's address: the given one or $RAY_ADDRESS; None: start a local Ray."""
+    return given or os.environ.get("RAY_ADDRESS") or None
+
+
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[str]:
     """Address of the cluster to use: the given one, $RAY_ADDRESS, or a local Ray started here.
@@ -29,7 +35,7 @@ def ray_cluster(address: str | None) -> Iterator[str]:
     The local one listens on loopback only, lives in a folder of its own and ends with this
     process, however that ends (on Linux its processes are killed with their parent).
     """
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(address)
     if address:
         yield address
         return
@@ -40,16 +46,17 @@ def ray_cluster(address: str | None) -> Iterator[str]:
     # A short path: Ray's sockets live below it, and a socket's path has at most 107 characters.
     folder = tempfile.mkdtemp(prefix="saeq-ray-", dir="/tmp")
     try:
-        ray.init(
-            num_cpus=num_cpus(),
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-        )
+        with stop_signals_deferred():
+            ray.init(
+                num_cpus=num_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+            )
         yield str(ray.get_runtime_context().gcs_address)
     finally:
         ray.shutdown()

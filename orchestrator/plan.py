@@ -139,7 +139,7 @@ def plan(
     reports = [len(spec.report_points(config)) for config in configs]
     work = list(starmap(_Work, zip(totals, reports, footprints, strict=True)))
     largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
-    _refuse_what_fits_nowhere(footprints[largest], configs[largest], devices)
+    _refuse_too_large(footprints[largest], configs[largest], devices)
     share = expected_share(
         spec.early_stop,
         list(zip(configs, totals, strict=True)),
@@ -191,11 +191,20 @@ def trials_that_fit(spec: SweepSpec, device: DeviceProfile) -> int:
     Raises:
         TrialTooLarge: not even one does.
     """
+    return trials_per_device(spec, device, refuse_what_fits_nowhere(spec, [device]))
+
+
+def refuse_what_fits_nowhere(spec: SweepSpec, devices: Sequence[DeviceProfile]) -> Footprint:
+    """The sweep's largest trial, if one of the devices has room for it.
+
+    Raises:
+        TrialTooLarge: none has.
+    """
     configs = suggested(spec)
     footprints = [spec.kind.footprint(spec.setup, config) for config in configs]
     largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
-    _refuse_what_fits_nowhere(footprints[largest], configs[largest], [device])
-    return trials_per_device(spec, device, footprints[largest])
+    _refuse_too_large(footprints[largest], configs[largest], devices)
+    return footprints[largest]
 
 
 def trusts_remote_code(spec: SweepSpec) -> bool:
@@ -212,7 +221,7 @@ def _truthy_leaves(tree: Any, key: str) -> list[Any]:
     return found + [leaf for each in tree.values() for leaf in _truthy_leaves(each, key)]
 
 
-def _refuse_what_fits_nowhere(
+def _refuse_too_large(
     largest: Footprint, config: Mapping[str, Any], devices: Sequence[DeviceProfile]
 ) -> None:
     if any(d.usable_bytes >= largest.shared_bytes + largest.trial_bytes for d in devices):

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import difflib
 import getpass
+import logging
+import os
 import socket
 import time
 from dataclasses import dataclass
 from itertools import count
 
+from pydantic import ValidationError
+
 from orchestrator.log.events import Submitted
 from orchestrator.log.sweep_log import LogWriter
 from orchestrator.spec import SweepSpec
-from orchestrator.store import Store
+from orchestrator.store import Damaged, Layout, Store, StoreError
+
+logger = logging.getLogger(__name__)
 
 
 class UnknownSweep(ValueError):
@@ -32,6 +38,22 @@ class UnknownSweep(ValueError):
             )
         shown = ", ".join(self.known[:8]) + (", ..." if len(self.known) > 8 else "")
         return f"sweep {self.sweep!r} is not in the store {self.store}; it has: {shown}.{hint}"
+
+
+class DamagedSweep(StoreError):
+    """The record of a sweep in the queue cannot be read."""
+
+    def __init__(self, sweep: str, key: str, detail: str) -> None:
+        super().__init__(sweep, key, detail)
+        self.sweep, self.key, self.detail = sweep, key, detail
+
+    def __str__(self) -> str:
+        layout = Layout()
+        return (
+            f"sweep {self.sweep!r}: its record {self.key} is damaged ({self.detail}); its "
+            f"trials are not: remove the record, submit {layout.spec_text(self.sweep)} of the "
+            "store again, and it goes on where it was"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,22 +103,34 @@ class Queue:
 
     def _announce(self, sweep: str, spec: SweepSpec, text: str) -> None:
         self._store.backend.put(self._store.layout.spec_text(sweep), text.encode())
-        by = f"{getpass.getuser()}@{socket.gethostname()}"
+        by = f"{_user()}@{socket.gethostname()}"
         writer = LogWriter(self._store, sweep, role="submit")
         writer.append(Submitted(spec_sha256=spec.identity_sha256, by=by))
 
     def get(self, sweep: str) -> QueuedSweep:
-        """Raises UnknownSweep."""
+        """Raises UnknownSweep or DamagedSweep."""
         if sweep not in self.ids():
             raise UnknownSweep(sweep, self.ids(), self._store.url)
-        record = self._store.read_json(self._store.layout.queued(sweep))
-        return QueuedSweep(
-            id=sweep,
-            spec=SweepSpec.model_validate(record["spec"]),
-            spec_sha256=record["spec_sha256"],
-            submitted_at=record["submitted_at"],
-            priority=record["priority"],
-        )
+        key = self._store.layout.queued(sweep)
+        try:
+            record = self._store.read_json(key)
+            return QueuedSweep(
+                id=sweep,
+                spec=SweepSpec.model_validate(record["spec"]),
+                spec_sha256=record["spec_sha256"],
+                submitted_at=float(record["submitted_at"]),
+                priority=int(record["priority"]),
+            )
+        except Damaged as error:
+            raise DamagedSweep(sweep, key, error.detail) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DamagedSweep(sweep, key, f"spec.{where}: {first['msg']}") from error
+        except KeyError as error:
+            raise DamagedSweep(sweep, key, f"it has no {error}") from error
+        except (TypeError, ValueError) as error:
+            raise DamagedSweep(sweep, key, str(error)) from error
 
     def ids(self) -> list[str]:
         """All sweeps, by name."""
@@ -104,5 +138,19 @@ class Queue:
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def all(self) -> list[QueuedSweep]:
-        """All sweeps, oldest first."""
-        return sorted((self.get(sweep) for sweep in self.ids()), key=lambda q: q.submitted_at)
+        """All sweeps that can be read, oldest first; one that cannot is skipped with a warning."""
+        found = []
+        for sweep in self.ids():
+            try:
+                found.append(self.get(sweep))
+            except DamagedSweep as error:
+                logger.warning("%s", error)
+        return sorted(found, key=lambda queued: queued.submitted_at)
+
+
+def _user() -> str:
+    """Name of the user; the number where nobody has given it a name, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())

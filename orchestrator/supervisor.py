@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
+from orchestrator.free_work import FreeWork
 from orchestrator.log.events import DriverEnded
 from orchestrator.log.state import SweepState
 from orchestrator.log.sweep_log import LogWriter, SweepLog, new_writer_id
 from orchestrator.queue import QueuedSweep
-from orchestrator.store import Store
+from orchestrator.store import NotWritable, Store, StoreError
 from orchestrator.sweep_status import sweep_status
 from orchestrator.tune.exit_codes import EXIT_DONE, EXIT_DRAINED, EXIT_UNUSABLE
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 MAX_DEATHS_WITHOUT_PROGRESS = 5
 TICK_S = 0.25
+LOOK_AGAIN_S = 2.0
 KILL_AFTER_S = 4.8
 """A driver that was asked to stop and has not by then is killed; its trials resume anyway."""
 
@@ -43,11 +45,10 @@ class DriverProcess:
     def __init__(self, store: Store, sweep: str, ray_address: str) -> None:
         self.writer = new_writer_id("driver")
         folder = Path(store.local_path(store.layout.output(sweep)))
-        folder.mkdir(parents=True, exist_ok=True)
         self.log_path = folder / f"{self.writer}.log"
         command = [sys.executable, "-m", "orchestrator.tune.driver", "--store", store.url]
         command += ["--sweep", sweep, "--writer", self.writer, "--ray-address", ray_address]
-        with open(self.log_path, "wb") as output:
+        with _opened(self.log_path) as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -83,6 +84,21 @@ class DriverProcess:
         return "\n".join(lines[-count:])
 
 
+def _opened(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "wb")
+    except OSError as error:
+        raise NotWritable(
+            f"the driver's output cannot be written to {path}: {error.strerror}; free space or "
+            "choose another --store, then run again"
+        ) from error
+
+
+def _nothing() -> None:
+    """Nobody looks."""
+
+
 class Supervisor:
     """Works one sweep off with one driver at a time."""
 
@@ -95,27 +111,42 @@ class Supervisor:
     ) -> None:
         self._store, self._queued, self._ray_address = store, queued, ray_address
         self._log = SweepLog(store, queued.id, LogWriter(store, queued.id, role="supervisor"))
+        self._free_work = FreeWork(store, queued, self._log)
         self._tick = tick
         self._driver: DriverProcess | None = None
 
     def run(self) -> Outcome:
         """Returns when the sweep is over or cannot go on; KeyboardInterrupt drains first."""
-        deaths = 0
         try:
-            while True:
-                before = _progress(self._log.refresh())
-                code = self._run_driver()
-                state = self._log.refresh()
-                if self._is_over(state):
-                    return Outcome("over")
-                if code == EXIT_UNUSABLE:
-                    return Outcome("unusable", _last_reason(state))
-                deaths = 0 if _progress(state) > before or code == EXIT_DONE else deaths + 1
-                if deaths >= MAX_DEATHS_WITHOUT_PROGRESS:
-                    return self._park(deaths)
-                self._wait(2.0 if code == EXIT_DONE else min(0.5 * 2.0**deaths, 30.0))
+            return self._work()
         except KeyboardInterrupt:
             return self._interrupt()
+        except NotWritable as error:
+            self._stop_driver()
+            return Outcome("unusable", str(error))
+        except BaseException:
+            self._stop_driver()
+            raise
+
+    def _work(self) -> Outcome:
+        deaths = 0
+        self._free_work.restore_suggestions()
+        while True:
+            while not self._free_work.is_there():
+                if self._is_over(self._log.state):
+                    return Outcome("over")
+                self._wait(LOOK_AGAIN_S)
+            before = _progress(self._log.state)
+            code = self._run_driver()
+            state = self._log.refresh()
+            if self._is_over(state):
+                return Outcome("over")
+            if code == EXIT_UNUSABLE:
+                return Outcome("unusable", self._reason(state))
+            deaths = 0 if _progress(state) > before or code == EXIT_DONE else deaths + 1
+            if deaths >= MAX_DEATHS_WITHOUT_PROGRESS:
+                return self._park(deaths)
+            self._wait(LOOK_AGAIN_S if code == EXIT_DONE else min(0.5 * 2.0**deaths, 30.0))
 
     def _run_driver(self) -> int:
         self._driver = DriverProcess(self._store, self._queued.id, self._ray_address)
@@ -128,22 +159,31 @@ class Supervisor:
     def _note_end(self, code: int) -> None:
         """Say in the log that the process is gone, unless it could say so itself."""
         assert self._driver is not None
-        driver = self._log.refresh().drivers.get(self._driver.writer)
-        if driver is not None and driver.ended is not None:
+        if self._driver.writer in self._log.refresh().ended_drivers:
             return
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if code == EXIT_DRAINED:
             how = "asked to stop"
+        if code == EXIT_UNUSABLE:
+            how = self._driver.last_lines(1)
         self._log.append(DriverEnded(driver=self._driver.writer, reason=how))
 
     def _interrupt(self) -> Outcome:
-        if self._driver is not None:
-            try:
-                self._driver.stop(KILL_AFTER_S, self._tick)
-            except KeyboardInterrupt:
-                self._driver.stop(0.0, self._tick)
-            self._note_end(self._driver.poll() or 0)
+        try:
+            self._stop_driver(self._tick)
+        except KeyboardInterrupt:  # asked twice: at once
+            if self._driver is not None:
+                self._driver.stop(0.0, _nothing)
         return Outcome("interrupted")
+
+    def _stop_driver(self, tick: Callable[[], None] = _nothing) -> None:
+        if self._driver is None:
+            return
+        self._driver.stop(KILL_AFTER_S, tick)
+        try:
+            self._note_end(self._driver.poll() or 0)
+        except StoreError as error:
+            logger.warning("the end of %s was not logged: %s", self._driver.writer, error)
 
     def _park(self, deaths: int) -> Outcome:
         assert self._driver is not None
@@ -152,6 +192,12 @@ class Supervisor:
             f"{self._driver.log_path}:\n{self._driver.last_lines()}"
         )
         return Outcome("parked", reason)
+
+    def _reason(self, state: SweepState) -> str:
+        """Why its driver could not work, in the driver's own words."""
+        assert self._driver is not None
+        ended = state.ended_drivers.get(self._driver.writer)
+        return ended.reason if ended is not None else self._driver.last_lines(1)
 
     def _is_over(self, state: SweepState) -> bool:
         status = sweep_status(self._queued.spec.trials, state)
@@ -167,8 +213,3 @@ class Supervisor:
 def _progress(state: SweepState) -> int:
     """Grows with everything that a sweep gets done."""
     return sum(len(t.history) + t.checkpoint_tokens + 10 * t.ended for t in state.trials.values())
-
-
-def _last_reason(state: SweepState) -> str:
-    ends = [d.ended for d in state.drivers.values() if d.ended is not None]
-    return max(ends, key=lambda end: end.at).reason if ends else ""

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae.file_fingerprint import fingerprint_files
 from sae.hub import NotOnHub, hub_commit
+from sae.local_files import local_model
 from sae.model_shapes import builtin_weights
 from sae.stream_errors import OFFLINE_MODEL, BadModel
 from sae.stream_spec import ModelSpec
@@ -75,17 +76,9 @@ def find_model(spec: ModelSpec, dtype: torch.dtype) -> ModelFiles:
             return ModelFiles(str(converted(gguf, dtype)))
         return _hub_files(BUILTIN_HUB_IDS[spec.builtin], None, FALLBACK_GGUF[spec.builtin])
     name = spec.name or ""
-    path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise BadModel(f"model {name!r} is a file but not .gguf; name a folder or {_GGUF}")
-        return ModelFiles(str(converted(path, dtype)))
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise BadModel(f"model folder {name!r} has no config.json; {_in_folder(path)}")
-        return ModelFiles(str(path))
-    if name.startswith((".", "/", "~")) or name.endswith(".gguf"):
-        raise BadModel(f"model {name!r} is not there (looked from {Path.cwd()}); {OFFLINE_MODEL}")
+    path = local_model(name)
+    if path is not None:
+        return ModelFiles(str(converted(path, dtype) if path.is_file() else path))
     return _hub_files(name, spec.revision, OFFLINE_MODEL)
 
 
@@ -125,14 +118,6 @@ def quiet_transformers() -> Iterator[None]:
         log.set_verbosity(verbosity)
         if had_bars:
             log.enable_progress_bar()
-
-
-_GGUF = "a .gguf file"
-
-
-def _in_folder(path: Path) -> str:
-    gguf = sorted(path.glob("*.gguf"))
-    return f"name the file: {str(gguf[0])!r}" if gguf else OFFLINE_MODEL
 
 
 def _hub_files(name: str, revision: str | None, way_out: str) -> ModelFiles:

@@ -59,7 +59,8 @@ def read_parquet(path: Path, column: str) -> Iterator[Document]:
                 for text in batch.column(0).to_pylist():
                     if text is not None and not isinstance(text, str):
                         raise BadData(
-                            f"{path}: column {column!r} holds {type(text).__name__}, not text"
+                            f"{path}: column {column!r} holds {type(text).__name__}, not text; set "
+                            "`column:` to one that does"
                         )
                     if text:
                         yield chunks_of(text)
@@ -151,7 +152,7 @@ def _text_in_line(path: Path, number: int, line: str, column: str) -> str:
         if number == 1 and line.lstrip().startswith("["):
             raise BadData(_is_array(path)) from None
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-        raise BadData(f"{path}:{number}: is not valid JSON ({reason})") from None
+        raise BadData(f"{path}:{number}: is not valid JSON ({reason}); mend the line") from None
     if number == 1 and isinstance(row, list):
         raise BadData(_is_array(path))
     if not isinstance(row, dict):
@@ -162,7 +163,10 @@ def _text_in_line(path: Path, number: int, line: str, column: str) -> str:
     _require_column(f"{path}:{number}", column, list(row))
     text: Any = row[column]
     if text is not None and not isinstance(text, str):
-        raise BadData(f"{path}:{number}: {column!r} holds {type(text).__name__}, not text")
+        raise BadData(
+            f"{path}:{number}: {column!r} holds {type(text).__name__}, not text; set `column:` to "
+            "one that does"
+        )
     return text or ""
 
 

@@ -40,6 +40,10 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return READER_GONE
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich's way to say so
+            return READER_GONE
+        raise
     except Exception as error:  # the outermost frame: nothing goes on after it
         return _explain(error)
 

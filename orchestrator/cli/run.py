@@ -12,6 +12,7 @@ from orchestrator.cli.options import StoreOption
 
 if TYPE_CHECKING:
     from orchestrator.queue import QueuedSweep
+    from orchestrator.spec import SweepSpec
     from orchestrator.store import Store
     from orchestrator.supervisor import Outcome
 
@@ -34,7 +35,13 @@ def submit(
 
         saeq submit examples/demo.yaml
     """
-    queued, is_new, _ = _submit(file, store)
+    from orchestrator.devices import GPUS, this_machine
+    from orchestrator.plan import refuse_what_fits_nowhere
+    from orchestrator.spec import load_sweep
+
+    spec = load_sweep(file)
+    refuse_what_fits_nowhere(spec, [this_machine(spec.device), *GPUS.values()])
+    queued, is_new, _ = _submit(spec, file, store)
     if not as_json:
         typer.echo(f"submitted as {queued.id}" if is_new else f"{queued.id} was submitted before")
     typer.echo(queued.id)
@@ -68,32 +75,36 @@ def run(
         saeq run examples/demo.yaml
         saeq run examples/demo.yaml --store /shared/saeq-store
     """
-    from orchestrator.local_ray import ray_cluster
+    from orchestrator.fits_here import refuse_what_cannot_run_here
+    from orchestrator.interrupts import stop_signals_interrupt
+    from orchestrator.local_ray import cluster_address, ray_cluster
     from orchestrator.log.sweep_log import SweepLog
+    from orchestrator.spec import load_sweep
     from orchestrator.supervisor import Outcome, Supervisor
     from orchestrator.sweep_status import is_over, sweep_status
     from orchestrator.view.live import live_view
 
-    queued, is_new, opened = _submit(file, store)
+    spec = load_sweep(file)
+    if not cluster_address(ray_address):
+        refuse_what_cannot_run_here(spec, file)
+    queued, is_new, opened = _submit(spec, file, store)
     state = SweepLog(opened, queued.id).refresh()
     if is_over(sweep_status(queued.spec.trials, state)):
         return _say_result(opened, queued, Outcome("over"), as_json, "is over already")
     with live_view(opened, queued, plain=plain, to_stderr=as_json) as view:
         view.say(f"sweep {queued.id}" if is_new else f"sweep {queued.id}: going on where it was")
         try:
-            with ray_cluster(ray_address) as address:
+            with stop_signals_interrupt(), ray_cluster(ray_address) as address:
                 outcome = Supervisor(opened, queued, address, view.update).run()
         except KeyboardInterrupt:
             outcome = Outcome("interrupted")
     return _say_result(opened, queued, outcome, as_json, "is over")
 
 
-def _submit(file: Path, store: str | None) -> tuple[QueuedSweep, bool, Store]:
+def _submit(spec: SweepSpec, file: Path, store: str | None) -> tuple[QueuedSweep, bool, Store]:
     from orchestrator.queue import Queue
-    from orchestrator.spec import load_sweep
     from orchestrator.store import Store
 
-    spec = load_sweep(file)
     opened = Store.open(store)
     queued, is_new = Queue(opened).submit(spec, file.read_text(encoding="utf-8"))
     return queued, is_new, opened

@@ -257,6 +257,11 @@ class SweepState:
         """Number of trials in each status."""
         return Counter(trial.status for trial in self.trials.values())
 
+    @property
+    def ended_drivers(self) -> Mapping[str, DriverEnded]:
+        """How drivers ended, also those that ended before they had started to work."""
+        return self._ended_drivers
+
     def by_number(self) -> list[TrialState]:
         """Trials in the order of their numbers."""
         return sorted(self.trials.values(), key=lambda t: (t.number, t.id))

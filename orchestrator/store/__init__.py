@@ -14,11 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.backend import Backend as Backend
-from orchestrator.store.backend import Damaged, KeyMissing, StoreError
+from orchestrator.store.backend import Damaged, KeyMissing, NotWritable, StoreError
 from orchestrator.store.folder import FolderBackend
 from orchestrator.store.layout import Layout
 
-__all__ = ["Backend", "Damaged", "FileSet", "KeyMissing", "Layout", "Store", "StoreError"]
+__all__ = [
+    "Backend",
+    "Damaged",
+    "FileSet",
+    "KeyMissing",
+    "Layout",
+    "NotWritable",
+    "Store",
+    "StoreError",
+]
 
 MANIFEST = "manifest.json"
 DEFAULT_STORE = "./saeq-store"

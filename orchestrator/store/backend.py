@@ -12,6 +12,10 @@ class StoreError(Exception):
     """The store cannot do what was asked; the message says what to do about it."""
 
 
+class NotWritable(StoreError):
+    """The store takes nothing in now: its disk is full, its file system or permissions say no."""
+
+
 class KeyMissing(StoreError):
     """There is nothing under that key."""
 

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orchestrator.store.backend import Backend, Entry, KeyMissing, StoreError
+from orchestrator.store.backend import Backend, Entry, KeyMissing, NotWritable, StoreError
 
 TEMPORARY = ".~"
 """Names with this in them are unfinished or locks; no listing shows them."""
+
+NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class FolderBackend(Backend):
@@ -156,7 +158,8 @@ class FolderBackend(Backend):
         except FileNotFoundError as error:
             raise KeyMissing(key) from error
         except OSError as error:
-            raise StoreError(f"the store at {self.root} refused {key}: {_advice(error)}") from error
+            kind = NotWritable if error.errno in NOT_WRITABLE else StoreError
+            raise kind(f"the store at {self.root} refused {key}: {_advice(error)}") from error
 
 
 def _advice(error: OSError) -> str:

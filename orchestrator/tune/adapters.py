@@ -11,9 +11,21 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.desk import Desk, Done, Ticket
+from orchestrator.store import NotWritable
 from orchestrator.tune.trial import PAYLOAD
 
 logger = logging.getLogger(__name__)
+
+
+def give_up(desk: Desk, error: NotWritable, ticket: Ticket | None = None) -> None:
+    """Nothing more can be recorded: let every trial go; the log has what was safe.
+
+    Not raised into Tune: it would turn the error into text of its own.
+    """
+    logger.error("%s", error)
+    desk.unusable, desk.draining = str(error), True
+    if ticket is not None:
+        desk.held.pop(ticket.trial, None)
 
 
 class DeskSearcher(Searcher):
@@ -25,7 +37,11 @@ class DeskSearcher(Searcher):
         self._tickets: dict[str, Ticket] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        ticket = self._desk.next()
+        try:
+            ticket = self._desk.next()
+        except NotWritable as error:
+            give_up(self._desk, error)
+            return None if self._desk.held else str(Searcher.FINISHED)
         if isinstance(ticket, Done):
             return str(Searcher.FINISHED)
         if ticket is None:
@@ -39,8 +55,12 @@ class DeskSearcher(Searcher):
         """Whatever was not settled by a result is lost; the desk knows which."""
         del result, error
         ticket = self._tickets.pop(trial_id, None)
-        if ticket is not None:
+        if ticket is None:
+            return
+        try:
             self._desk.on_lost(ticket, "its trial process is gone")
+        except NotWritable as refusal:
+            give_up(self._desk, refusal, ticket)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the log is the truth."""
@@ -59,5 +79,9 @@ class DeskScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         del tune_controller
         ticket = Ticket.from_json(trial.config["ticket"])
-        goes_on = self._desk.on_result(ticket, json.loads(result[PAYLOAD]))
+        try:
+            goes_on = self._desk.on_result(ticket, json.loads(result[PAYLOAD]))
+        except NotWritable as error:
+            give_up(self._desk, error, ticket)
+            goes_on = False
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)

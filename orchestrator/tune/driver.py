@@ -22,8 +22,10 @@ from orchestrator.tune.exit_codes import EXIT_DONE, EXIT_DRAINED, EXIT_UNUSABLE
 
 if TYPE_CHECKING:
     from orchestrator.desk import Desk
+    from orchestrator.log.sweep_log import SweepLog
     from orchestrator.placement import Placement
     from orchestrator.spec import SweepSpec
+    from orchestrator.store import Store
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -48,7 +50,14 @@ def main() -> None:
     arguments = _parse(sys.argv[1:])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     os.environ.update(QUIET)
-    sys.exit(_drive(arguments))
+    from orchestrator.store import NotWritable
+
+    try:
+        code = _drive(arguments)
+    except NotWritable as error:  # nor can the log take it in: the last line here says it
+        logger.error("%s", error)
+        code = EXIT_UNUSABLE
+    sys.exit(code)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -64,7 +73,6 @@ def _drive(arguments: argparse.Namespace) -> int:
     import ray
 
     from jobs.runners.sae_pack_actor import NAMESPACE
-    from orchestrator.desk import Desk
     from orchestrator.leases import Heartbeat
     from orchestrator.log.events import DriverEnded, DriverStarted
     from orchestrator.log.sweep_log import LogWriter, SweepLog
@@ -74,11 +82,8 @@ def _drive(arguments: argparse.Namespace) -> int:
 
     store = Store.open(arguments.store)
     spec = Queue(store).get(arguments.sweep).spec
-    log = SweepLog(
-        store,
-        arguments.sweep,
-        LogWriter(store, arguments.sweep, "driver", writer_id=arguments.writer),
-    )
+    writer = LogWriter(store, arguments.sweep, "driver", writer_id=arguments.writer)
+    log = SweepLog(store, arguments.sweep, writer)
     _end_with_parent()
     with Heartbeat(store, arguments.sweep, arguments.writer):
         ray.init(
@@ -97,31 +102,43 @@ def _drive(arguments: argparse.Namespace) -> int:
                 DriverEnded(driver=arguments.writer, reason=str(error)),
             )
             return EXIT_UNUSABLE
-        log.append(
-            DriverStarted(
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                num_nodes=placement.num_nodes,
-                num_cpus=placement.num_cpus,
-                num_gpus=placement.num_gpus,
-                slots=placement.slots,
-                device=placement.device,
-                usd_per_hour=spec.price.usd_per_hour
-                * (placement.num_gpus if placement.device == "cuda" else placement.num_nodes),
-            )
-        )
-        desk = Desk(store, arguments.sweep, spec, log, placement.members)
-        drain = _Drain(desk, arguments.sweep)
-        signal.signal(signal.SIGTERM, drain)
-        signal.signal(signal.SIGINT, drain)
-        _fit(desk, spec, placement)
-        desk.release_all("its driver ended")
-        reason = desk.unusable or ("asked to stop" if drain.asked else "nothing left to do here")
+        code, reason = _work_off(store, arguments.sweep, spec, log, placement)
         log.append(DriverEnded(driver=arguments.writer, reason=reason))
     ray.shutdown()
+    return code
+
+
+def _work_off(
+    store: Store, sweep: str, spec: SweepSpec, log: SweepLog, placement: Placement
+) -> tuple[int, str]:
+    """Run trials until nothing is left to do here, or until asked to stop: exit code and why."""
+    from orchestrator.desk import Desk
+    from orchestrator.log.events import DriverStarted
+
+    num_devices = placement.num_gpus if placement.device == "cuda" else placement.num_nodes
+    log.append(
+        DriverStarted(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            num_nodes=placement.num_nodes,
+            num_cpus=placement.num_cpus,
+            num_gpus=placement.num_gpus,
+            slots=placement.slots,
+            device=placement.device,
+            usd_per_hour=spec.price.usd_per_hour * num_devices,
+        )
+    )
+    desk = Desk(store, sweep, spec, log, placement.members)
+    drain = _Drain(desk, sweep)
+    signal.signal(signal.SIGTERM, drain)
+    signal.signal(signal.SIGINT, drain)
+    _fit(desk, spec, placement)
+    desk.release_all("its driver ended")
     if desk.unusable:
-        return EXIT_UNUSABLE
-    return EXIT_DRAINED if drain.asked else EXIT_DONE
+        return EXIT_UNUSABLE, desk.unusable
+    if drain.asked:
+        return EXIT_DRAINED, "asked to stop"
+    return EXIT_DONE, "nothing left to do here"
 
 
 def _placement(spec: SweepSpec) -> Placement:

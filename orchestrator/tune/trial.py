@@ -32,7 +32,7 @@ from orchestrator.checkpoints import Checkpoints
 from orchestrator.desk import Ticket
 from orchestrator.leases import still_held
 from orchestrator.log.events import finite
-from orchestrator.store import Store, StoreError
+from orchestrator.store import NotWritable, Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ class SweepTrial(tune.Trainable):
         except TrialFailed as error:
             failed = {"reason": error.reason, "traceback": error.traceback, "final": error.final}
             return {"kind": "failed", **failed}
+        except NotWritable as error:  # a full disk is no fault of the trial
+            return {"kind": "unusable", "reason": str(error)}
         except StoreError as error:
             return {"kind": "failed", "reason": str(error), "traceback": traceback.format_exc()}
         except Exception as error:  # noqa: BLE001 - Tune would only log it; the desk records it

@@ -68,6 +68,7 @@ class RunningSweep:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_listen_to_ctrl_c,
             )
         try:
             yield process
@@ -106,6 +107,11 @@ class RunningSweep:
             assert process.poll() is None, f"ended early:\n{self.output[-3000:]}"
             time.sleep(0.1)
         raise AssertionError(f"not seen within {timeout_s} s:\n{self.output[-3000:]}")
+
+
+def _listen_to_ctrl_c() -> None:
+    """A shell's background jobs ignore SIGINT, and so would what the tests start from one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def process_of(name_part: str, below: int) -> int:
