@@ -229,6 +229,18 @@ def test_errors_become_a_message_and_an_exit_code(
         path.unlink()
 
 
+def test_a_reader_that_went_away_is_no_failure() -> None:
+    """rich leaves with SystemExit(1) from inside a BrokenPipeError: not our exit code 1."""
+
+    def piped_into_head() -> None:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 - exactly what rich does
+
+    assert exit_code_of(piped_into_head) == 141
+
+
 def test_only_our_own_wording_counts_as_the_users_error() -> None:
     assert is_for_the_user(UnknownSweep("x", [], "s"))
     assert not is_for_the_user(ValueError("x"))

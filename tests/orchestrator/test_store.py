@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.store import Backend, Damaged, KeyMissing, Store, StoreError
+from orchestrator.store import Backend, Damaged, KeyMissing, NotWritable, Store, StoreError
 from orchestrator.store.folder import FolderBackend
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
@@ -421,7 +421,7 @@ def test_a_full_disk_is_said_in_words_and_leaves_what_was_there(
         lambda: backend.upload(tmp_path / "big", "uploaded"),
         lambda: backend.compare_and_swap("kept", b"x" * 2**21, backend.get_versioned("kept")[1]),
     ):
-        with pytest.raises(StoreError, match="the disk is full; free space or choose another"):
+        with pytest.raises(NotWritable, match="the disk is full; free space or choose another"):
             write()
     assert [entry.key for entry in backend.entries("")] == ["kept", "log"]
     assert backend.get("kept") == b"old" and backend.get("log") == b"line\n"
@@ -432,5 +432,5 @@ def test_a_full_disk_is_said_in_words_and_leaves_what_was_there(
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_said_in_words(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(StoreError, match="permission denied"):
+    with pytest.raises(NotWritable, match="permission denied"):
         FolderBackend(tmp_path / "store").put("a", b"x")
