@@ -116,6 +116,30 @@ def test_a_killed_command_takes_its_processes_with_it_and_can_be_run_again(
     assert_whole(sweep)
 
 
+def test_a_machine_that_is_switched_off_leaves_a_sweep_that_can_be_run_again(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    sweep = RunningSweep(tmp_path, tiny_model)
+    with sweep.command() as process:
+        state = sweep.wait_for(all_checkpointed, process, timeout_s=90)
+        (driver,) = state.drivers.values()
+        for pid in (process.pid, driver.started.pid):  # nobody is left to say that it is over
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    assert sweep.run() == 0, sweep.output[-3000:]
+    assert_whole(sweep)
+    assert_resumed_from_checkpoints(sweep, at_least=4)
+
+
+def test_sigterm_is_answered_like_ctrl_c(tiny_model: Path, tmp_path: Path) -> None:
+    sweep = RunningSweep(tmp_path, tiny_model)
+    with sweep.command() as process:
+        sweep.wait_for(all_checkpointed, process, timeout_s=90)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 130, sweep.output[-3000:]
+    assert {t.status for t in sweep.state().trials.values()} == {"queued"}
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
