@@ -119,8 +119,7 @@ class Desk:
         return True
 
     def _is_gone(self, holder: str) -> bool:
-        driver = self.log.state.drivers.get(holder)
-        return driver is not None and driver.ended is not None
+        return holder in self.log.state.ended_drivers
 
     def _suggest(self, state: SweepState) -> Ticket | None:
         """A new configuration, claimed by an exclusive create."""

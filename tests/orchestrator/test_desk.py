@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.desk import Desk, Done, Ticket
-from orchestrator.log.events import DriverStarted
+from orchestrator.log.events import DriverEnded, DriverStarted
 from orchestrator.log.sweep_log import LogWriter, SweepLog
 from orchestrator.queue import Queue
 from orchestrator.spec import parse_sweep
@@ -243,3 +243,12 @@ def test_a_sweep_that_cannot_run_here_gives_its_trials_back(store: Store) -> Non
     assert status(it, ticket) == "queued"
     assert it.unusable == "no such model"
     assert isinstance(it.next(), Done)
+
+
+def test_a_driver_that_ended_is_gone_even_if_its_start_was_lost_from_the_log(store: Store) -> None:
+    lease = {"holder": "driver-lost", "epoch": 1}
+    assert store.create_json(store.layout.lease("desk", "t0000", 1), lease)
+    it = desk(store)
+    it.log.append(DriverEnded(driver="driver-lost", reason="killed"))
+    ticket = take(it)
+    assert (ticket.trial, ticket.epoch) == ("t0000", 2)
