@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from difflib import get_close_matches
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from sae_lens.saes.sae import TrainingSAE
 
     AnyTrainingSAE: TypeAlias = "TrainingSAE[Any]"
+
+DRAWING = Lock()
+"""Held while weights are drawn from torch's global generator, which all threads share."""
 
 
 class ArchitectureConfig(BaseModel):
@@ -172,7 +176,8 @@ class ArchitectureConfig(BaseModel):
         faults = self.faults()
         if faults:
             raise ValueError("; ".join(faults))
-        with torch.random.fork_rng(devices=[]):
+        # The generator is the process's own, and members are attached from several threads.
+        with DRAWING, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.init_seed)
             sae = self._build(d_in, metadata)
         return sae.to(device=torch.device(device))

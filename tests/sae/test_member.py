@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,16 @@ def test_initial_weights_depend_on_the_seed_alone_and_leave_the_global_one_alone
     other = fresh(small_config("topk", init_seed=8))
     assert torch.equal(one.sae.W_dec, same.sae.W_dec)
     assert not torch.equal(one.sae.W_dec, other.sae.W_dec)
+
+
+def test_members_made_in_several_threads_at_once_have_the_weights_of_their_seeds() -> None:
+    """Trials attach to a pack side by side, and torch's global generator is one for all."""
+    seeds = [1, 2, 3, 4] * 16
+    alone = {seed: fresh(small_config("topk", init_seed=seed)).sae.W_dec for seed in set(seeds)}
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda s: fresh(small_config("topk", init_seed=s)), seeds))
+    for seed, member in zip(seeds, made, strict=True):
+        assert torch.equal(member.sae.W_dec, alone[seed])
 
 
 def test_the_decoder_bias_starts_from_the_scaled_mean_or_from_zero() -> None:
