@@ -1,6 +1,6 @@
 """Quantities as people write them in a sweep file (200M tokens, $60, 4h, 50GB), and back.
 
-Lives beside the job kinds because their part of the sweep file uses it; `orchestrator.units`
+Lives beside the job kinds because their part of the sweep file uses it; `orchestrator.spec.units`
 hands it on.
 """
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from orchestrator.log.events import Submitted
 from orchestrator.log.sweep_log import LogWriter
-from orchestrator.spec import SweepSpec
+from orchestrator.spec.sweep import SweepSpec
 from orchestrator.store import Damaged, Layout, Store, StoreError
 
 logger = logging.getLogger(__name__)

@@ -98,21 +98,21 @@ def test_the_job_kind_of_the_guide_runs(tmp_path: Path) -> None:
     ],
 )
 def test_sweep_files_in_the_documents_are_valid(block: str) -> None:
-    from orchestrator.spec import parse_sweep
+    from orchestrator.spec.sweep import parse_sweep
 
     parse_sweep(block, "in a document")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
 def test_the_examples_are_valid(path: Path) -> None:
-    from orchestrator.spec import load_sweep
+    from orchestrator.spec.sweep import load_sweep
 
     load_sweep(path)
 
 
 def test_the_plan_in_the_json_page_has_the_keys_of_a_plan() -> None:
-    from orchestrator.calibration import Calibration
-    from orchestrator.plan import DevicePlan, Plan
+    from orchestrator.planning.calibration import Calibration
+    from orchestrator.planning.plan import DevicePlan, Plan
 
     text = (ROOT / "docs" / "json.md").read_text()
     blocks = [json.loads(body) for language, body in CODE_BLOCK.findall(text) if language == "json"]

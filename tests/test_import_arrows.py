@@ -35,9 +35,18 @@ OURS = frozenset(MAY_IMPORT) | {"tests", "benchmarks"}
 HEAVY = ("torch", "ray", "transformers", "sae_lens", "datasets", "optuna", "matplotlib", "pandas")
 """Seconds each at import: none of them when the command line starts."""
 
-LIGHT_MODULES = ("orchestrator.cli", "orchestrator.spec", "orchestrator.plan", "jobs")
+LIGHT_MODULES = (
+    "orchestrator.cli",
+    "orchestrator.spec.sweep",
+    "orchestrator.planning.plan",
+    "jobs",
+)
 
-NO_TORCH_MODULES = ("orchestrator.dashboard", "orchestrator.cli.plan", "orchestrator.cli.look")
+NO_TORCH_MODULES = (
+    "orchestrator.view.dashboard",
+    "orchestrator.cli.plan",
+    "orchestrator.cli.look",
+)
 
 HELP_LIMIT_SECONDS = 1.0
 

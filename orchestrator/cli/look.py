@@ -53,7 +53,7 @@ def watch(
         saeq watch --once             one frame, for a mail or a cron job
         saeq watch | tee watch.txt    plain lines, one an event
     """
-    from orchestrator.sweep_status import is_over
+    from orchestrator.log.sweep_status import is_over
     from orchestrator.view.live import LiveView
 
     watched = _watched(_open(store), sweeps)
@@ -78,8 +78,8 @@ def ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     saeq ls
     saeq ls --json | jq '.[] | select(.state == "interrupted").sweep'
     """
-    from orchestrator.listing import sweep_table
     from orchestrator.view.facts import WatchedSweep
+    from orchestrator.view.listing import sweep_table
 
     rows = [_sweep_row(each) for each in WatchedSweep.open_all(_open(store))]
     if as_json:
@@ -99,8 +99,8 @@ def show(
     saeq show gpt2-l8-topk
     saeq show gpt2-l8-topk t0007       the same as: saeq show gpt2-l8-topk/7
     """
-    from orchestrator.show import find_trial, sweep_json, sweep_page
     from orchestrator.view.facts import WatchedSweep
+    from orchestrator.view.show import find_trial, sweep_json, sweep_page
 
     sweep, trial = _split(sweep, trial)
     opened = _open(store)
@@ -138,9 +138,9 @@ def results(
         saeq results gpt2-l8-topk --csv table.csv
         saeq results gpt2-l8-topk --json | jq '.trials[] | select(.state == "finished")'
     """
-    from orchestrator.results import results_of
-    from orchestrator.results_files import default_places, write_results
-    from orchestrator.results_page import print_page
+    from orchestrator.results.files import default_places, write_results
+    from orchestrator.results.page import print_page
+    from orchestrator.results.table import results_of
     from orchestrator.view.facts import WatchedSweep
 
     opened = _open(store)
@@ -173,8 +173,8 @@ def artefacts(
     saeq artefacts --kind sae --hook layers.10 --sort fvu
     saeq artefacts --json | jq -r '.[0].path'
     """
-    from orchestrator.artefacts import artefact_records
-    from orchestrator.listing import ArtefactRow, artefact_table, select_artefacts
+    from orchestrator.trials.artefacts import artefact_records
+    from orchestrator.view.listing import ArtefactRow, artefact_table, select_artefacts
 
     opened = _open(store)
     every = [ArtefactRow.of(record, path) for record, path in artefact_records(opened)]
@@ -201,9 +201,9 @@ def logs(
     saeq logs gpt2-l8-topk --follow
     saeq logs gpt2-l8-topk t0007
     """
-    from orchestrator.show import find_trial
     from orchestrator.view.facts import WatchedSweep
     from orchestrator.view.output import OutputReader
+    from orchestrator.view.show import find_trial
 
     sweep, trial = _split(sweep, trial)
     opened = _open(store)
@@ -223,7 +223,7 @@ def logs(
 
 def _show_trial(store: Store, watched: WatchedSweep, trial: str, as_json: bool) -> None:
     from orchestrator.log.sweep_log import LogReader
-    from orchestrator.show import trial_json, trial_page
+    from orchestrator.view.show import trial_json, trial_page
 
     facts, found = watched.facts, watched.log.state.trials[trial]
     path = None
@@ -255,7 +255,7 @@ def _split(sweep: str, trial: str | None) -> tuple[str, str | None]:
 
 def _watched(store: Store, sweeps: list[str] | None) -> list[WatchedSweep]:
     """The sweeps named, else all that are not over, else the newest."""
-    from orchestrator.sweep_status import is_over
+    from orchestrator.log.sweep_status import is_over
     from orchestrator.view.facts import WatchedSweep
 
     if sweeps:
@@ -265,19 +265,19 @@ def _watched(store: Store, sweeps: list[str] | None) -> list[WatchedSweep]:
 
 
 def _status(watched: WatchedSweep) -> Any:
-    from orchestrator.sweep_status import sweep_status
+    from orchestrator.log.sweep_status import sweep_status
 
     return sweep_status(watched.facts.num_trials, watched.log.state)
 
 
 def _sweep_row(watched: WatchedSweep) -> Any:
-    from orchestrator.listing import sweep_row
+    from orchestrator.view.listing import sweep_row
 
     return sweep_row(watched.facts, watched.log.state, time.time())
 
 
 def _print_frame(watched: list[WatchedSweep]) -> None:
-    from orchestrator.dashboard import frame_lines, view_model
+    from orchestrator.view.dashboard import frame_lines, view_model
 
     model = view_model([(each.facts, each.log.state) for each in watched], time.time())
     _print_table(lambda width, asc: frame_lines(model, width or 120, ascii_only=asc))

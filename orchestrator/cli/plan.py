@@ -11,9 +11,9 @@ import typer
 from orchestrator.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from orchestrator.calibration import Calibration
-    from orchestrator.devices import DeviceProfile
-    from orchestrator.spec import SweepSpec
+    from orchestrator.planning.calibration import Calibration
+    from orchestrator.planning.devices import DeviceProfile
+    from orchestrator.spec.sweep import SweepSpec
 
 SHOWN_DEVICES = ("L4-24", "A100-80", "H100-80", "H200-141")
 """What is compared with this machine when no --device is asked for."""
@@ -49,8 +49,8 @@ def plan(
 
     The hours without --calibrate are formulas: good for comparing, not for promising.
     """
-    from orchestrator.plan import plan as make_plan
-    from orchestrator.spec import load_sweep
+    from orchestrator.planning.plan import plan as make_plan
+    from orchestrator.spec.sweep import load_sweep
 
     spec = load_sweep(file)
     devices = _devices(spec, device or [], num_devices)
@@ -67,7 +67,7 @@ def plan(
 
 
 def _devices(spec: SweepSpec, names: list[str], num_devices: int) -> list[DeviceProfile]:
-    from orchestrator.devices import device_named, this_machine
+    from orchestrator.planning.devices import device_named, this_machine
 
     here = this_machine(spec.device)
     if names:
@@ -79,9 +79,9 @@ def _devices(spec: SweepSpec, names: list[str], num_devices: int) -> list[Device
 
 
 def _measured(spec: SweepSpec, devices: list[DeviceProfile], *, quiet: bool) -> Calibration | None:
-    from orchestrator.calibration import calibrate
-    from orchestrator.devices import this_machine
-    from orchestrator.plan import suggested, trials_per_device
+    from orchestrator.planning.calibration import calibrate
+    from orchestrator.planning.devices import this_machine
+    from orchestrator.planning.plan import suggested, trials_per_device
 
     here = next((each for each in devices if each.here), this_machine(spec.device))
     configs = suggested(spec)

@@ -12,9 +12,9 @@ from orchestrator.cli.options import StoreOption
 
 if TYPE_CHECKING:
     from orchestrator.queue import QueuedSweep
-    from orchestrator.spec import SweepSpec
+    from orchestrator.serving.supervisor import Outcome
+    from orchestrator.spec.sweep import SweepSpec
     from orchestrator.store import Store
-    from orchestrator.supervisor import Outcome
 
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The sweep file (YAML).", show_default=False)
@@ -35,9 +35,9 @@ def submit(
 
         saeq submit examples/demo.yaml
     """
-    from orchestrator.devices import GPUS, this_machine
-    from orchestrator.plan import refuse_what_fits_nowhere
-    from orchestrator.spec import load_sweep
+    from orchestrator.planning.devices import GPUS, this_machine
+    from orchestrator.planning.plan import refuse_what_fits_nowhere
+    from orchestrator.spec.sweep import load_sweep
 
     spec = load_sweep(file)
     refuse_what_fits_nowhere(spec, [this_machine(spec.device), *GPUS.values()])
@@ -75,13 +75,13 @@ def run(
         saeq run examples/demo.yaml
         saeq run examples/demo.yaml --store /shared/saeq-store
     """
-    from orchestrator.fits_here import refuse_what_cannot_run_here
-    from orchestrator.interrupts import stop_signals_interrupt
-    from orchestrator.local_ray import cluster_address, ray_cluster
     from orchestrator.log.sweep_log import SweepLog
-    from orchestrator.spec import load_sweep
-    from orchestrator.supervisor import Outcome, Supervisor
-    from orchestrator.sweep_status import is_over, sweep_status
+    from orchestrator.log.sweep_status import is_over, sweep_status
+    from orchestrator.planning.fits_here import refuse_what_cannot_run_here
+    from orchestrator.serving.interrupts import stop_signals_interrupt
+    from orchestrator.serving.local_ray import cluster_address, ray_cluster
+    from orchestrator.serving.supervisor import Outcome, Supervisor
+    from orchestrator.spec.sweep import load_sweep
     from orchestrator.view.live import live_view
 
     spec = load_sweep(file)
@@ -114,8 +114,8 @@ def _say_result(
     store: Store, queued: QueuedSweep, outcome: Outcome, as_json: bool, how: str
 ) -> int:
     from orchestrator.log.sweep_log import SweepLog
-    from orchestrator.results_page import print_results
-    from orchestrator.sweep_status import sweep_status
+    from orchestrator.log.sweep_status import sweep_status
+    from orchestrator.results.page import print_results
 
     code = DONE
     if outcome.how == "interrupted":
@@ -144,8 +144,8 @@ def _say_what_next(store: Store, queued: QueuedSweep) -> None:
     """Write the plot and the table beside the user, and name the three commands to try next."""
     import shlex
 
-    from orchestrator.results import results_of
-    from orchestrator.results_files import default_places, write_results
+    from orchestrator.results.files import default_places, write_results
+    from orchestrator.results.table import results_of
     from orchestrator.store import Store
     from orchestrator.view.facts import WatchedSweep
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from orchestrator.log.state import TrialState
-    from orchestrator.space import Space
+    from orchestrator.spec.space import Space
 
 Direction = Literal["min", "max"]
 """Which way a metric is better."""

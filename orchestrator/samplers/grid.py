@@ -10,7 +10,7 @@ from orchestrator.samplers.base import Direction, Sampler, SamplerConfig
 
 if TYPE_CHECKING:
     from orchestrator.log.state import TrialState
-    from orchestrator.space import Space
+    from orchestrator.spec.space import Space
 
 
 class GridConfig(SamplerConfig):

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestrator.distributions import Distribution, Fixed
 from orchestrator.samplers.base import Direction, Sampler, SamplerConfig
 from orchestrator.samplers.grid import GridSampler
-from orchestrator.space import Space
-from orchestrator.units import parse_count
+from orchestrator.spec.distributions import Distribution, Fixed
+from orchestrator.spec.space import Space
+from orchestrator.spec.units import parse_count
 
 
 class ListConfig(SamplerConfig):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from orchestrator.distributions import (
+from orchestrator.samplers.base import Direction, Sampler, SamplerConfig
+from orchestrator.spec.distributions import (
     Choice,
     Distribution,
     Fixed,
@@ -24,14 +25,13 @@ from orchestrator.distributions import (
     plain,
     value_key,
 )
-from orchestrator.samplers.base import Direction, Sampler, SamplerConfig
 from orchestrator.stopping.strata import stratum_of
 
 if TYPE_CHECKING:
     import optuna
 
     from orchestrator.log.state import TrialState
-    from orchestrator.space import Space
+    from orchestrator.spec.space import Space
 
 MAX_MODEL_DRAWS = 10
 """Draws from the model before a configuration that is not known yet is drawn at random."""

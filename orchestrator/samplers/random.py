@@ -13,7 +13,7 @@ from orchestrator.samplers.base import Direction, Sampler, SamplerConfig
 
 if TYPE_CHECKING:
     from orchestrator.log.state import TrialState
-    from orchestrator.space import Space
+    from orchestrator.spec.space import Space
 
 MAX_REDRAWS = 1000
 """A finite space is drawn from without repetition until this many draws in a row were known."""

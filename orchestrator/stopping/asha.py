@@ -17,6 +17,7 @@ from pydantic import Field
 
 from orchestrator.log.events import Reported
 from orchestrator.log.state import TrialState
+from orchestrator.spec.units import Tokens
 from orchestrator.stopping.base import (
     Direction,
     StoppingConfig,
@@ -28,7 +29,6 @@ from orchestrator.stopping.base import (
     quarter,
 )
 from orchestrator.stopping.strata import WHOLE_SWEEP
-from orchestrator.units import Tokens
 
 
 class AshaConfig(StoppingConfig):

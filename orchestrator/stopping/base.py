@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.log.events import Reported
 from orchestrator.log.state import TrialState
-from orchestrator.units import format_tokens
+from orchestrator.spec.units import format_tokens
 
 Direction = Literal["min", "max"]
 """Which way a metric is better."""

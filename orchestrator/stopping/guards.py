@@ -13,8 +13,8 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.log.events import Reported
+from orchestrator.spec.units import Tokens, format_tokens
 from orchestrator.stopping.strata import L0
-from orchestrator.units import Tokens, format_tokens
 
 LOSS = "loss"
 DEAD_FRACTION = "dead_fraction"

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from orchestrator.log.events import Reported
 from orchestrator.log.state import TrialState
+from orchestrator.spec.units import Tokens
 from orchestrator.stopping.base import (
     Direction,
     StoppingConfig,
@@ -22,7 +23,6 @@ from orchestrator.stopping.base import (
     quarter,
 )
 from orchestrator.stopping.strata import L0
-from orchestrator.units import Tokens
 
 
 class ParetoConfig(StoppingConfig):

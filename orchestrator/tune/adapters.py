@@ -10,8 +10,8 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.desk import Desk, Done, Ticket
 from orchestrator.store import NotWritable
+from orchestrator.trials.desk import Desk, Done, Ticket
 from orchestrator.tune.trial import PAYLOAD
 
 logger = logging.getLogger(__name__)

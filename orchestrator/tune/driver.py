@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 from orchestrator.tune.exit_codes import EXIT_DONE, EXIT_DRAINED, EXIT_UNUSABLE
 
 if TYPE_CHECKING:
-    from orchestrator.desk import Desk
     from orchestrator.log.sweep_log import SweepLog
-    from orchestrator.placement import Placement
-    from orchestrator.spec import SweepSpec
+    from orchestrator.planning.placement import Placement
+    from orchestrator.spec.sweep import SweepSpec
     from orchestrator.store import Store
+    from orchestrator.trials.desk import Desk
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -73,12 +73,12 @@ def _drive(arguments: argparse.Namespace) -> int:
     import ray
 
     from jobs.runners.sae_pack_actor import NAMESPACE
-    from orchestrator.leases import Heartbeat
     from orchestrator.log.events import DriverEnded, DriverStarted
     from orchestrator.log.sweep_log import LogWriter, SweepLog
-    from orchestrator.placement import DoesNotFit
+    from orchestrator.planning.placement import DoesNotFit
     from orchestrator.queue import Queue
     from orchestrator.store import Store
+    from orchestrator.trials.leases import Heartbeat
 
     store = Store.open(arguments.store)
     spec = Queue(store).get(arguments.sweep).spec
@@ -112,8 +112,8 @@ def _work_off(
     store: Store, sweep: str, spec: SweepSpec, log: SweepLog, placement: Placement
 ) -> tuple[int, str]:
     """Run trials until nothing is left to do here, or until asked to stop: exit code and why."""
-    from orchestrator.desk import Desk
     from orchestrator.log.events import DriverStarted
+    from orchestrator.trials.desk import Desk
 
     num_devices = placement.num_gpus if placement.device == "cuda" else placement.num_nodes
     log.append(
@@ -145,9 +145,9 @@ def _placement(spec: SweepSpec) -> Placement:
     """Raises DoesNotFit."""
     import ray
 
-    from orchestrator.devices import this_machine
-    from orchestrator.placement import place
-    from orchestrator.plan import trials_that_fit
+    from orchestrator.planning.devices import this_machine
+    from orchestrator.planning.placement import place
+    from orchestrator.planning.plan import trials_that_fit
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return place(spec, nodes, trials_that_fit(spec, this_machine(spec.device)))

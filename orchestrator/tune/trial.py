@@ -27,12 +27,12 @@ from jobs.kind import (
     TrialRunner,
     job_kind,
 )
-from orchestrator.artefacts import register_artefact
-from orchestrator.checkpoints import Checkpoints
-from orchestrator.desk import Ticket
-from orchestrator.leases import still_held
 from orchestrator.log.events import finite
 from orchestrator.store import NotWritable, Store, StoreError
+from orchestrator.trials.artefacts import register_artefact
+from orchestrator.trials.checkpoints import Checkpoints
+from orchestrator.trials.desk import Ticket
+from orchestrator.trials.leases import still_held
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from orchestrator.store import Store
 
 if TYPE_CHECKING:
     from orchestrator.queue import QueuedSweep
-    from orchestrator.spec import SweepSpec
+    from orchestrator.spec.sweep import SweepSpec
 
 
 def _no_rungs(total_tokens: int) -> tuple[int, ...]:

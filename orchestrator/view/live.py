@@ -14,11 +14,11 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.dashboard import frame
 from orchestrator.log.events import AnyEvent
 from orchestrator.log.sweep_log import SweepLog
 from orchestrator.store import Store
 from orchestrator.view import cells
+from orchestrator.view.dashboard import frame
 from orchestrator.view.event_lines import EventLine, clock_time, event_line
 from orchestrator.view.facts import WatchedSweep, facts_of
 from orchestrator.view.marks import MARKS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.log.events import DriverStarted, Reported
 from orchestrator.log.state import SweepState, TrialState
-from orchestrator.sweep_status import SweepStatus, is_over, sweep_status
+from orchestrator.log.sweep_status import SweepStatus, is_over, sweep_status
 from orchestrator.view import cells, pace
 from orchestrator.view.event_lines import EventLine, event_line
 from orchestrator.view.facts import SweepFacts

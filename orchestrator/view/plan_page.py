@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.plan import MEASURED_BASIS, Between, DevicePlan, Plan
-from orchestrator.units import (
+from orchestrator.planning.plan import MEASURED_BASIS, Between, DevicePlan, Plan
+from orchestrator.spec.units import (
     format_bytes,
     format_duration,
     format_rounded,
@@ -20,7 +20,7 @@ from orchestrator.units import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.spec import SweepSpec
+    from orchestrator.spec.sweep import SweepSpec
 
 DASH = "-"
 

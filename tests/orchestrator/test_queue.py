@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.queue import DamagedSweep, Queue
-from orchestrator.spec import parse_sweep
+from orchestrator.spec.sweep import parse_sweep
 from orchestrator.store import Store
 
 TEXT = """

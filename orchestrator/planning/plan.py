@@ -1,0 +1,319 @@
+"""What a sweep would run, and what it would cost: arithmetic; nothing is loaded or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import starmap
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs.kind import Footprint
+from orchestrator.money.prices import usd_per_hour
+from orchestrator.planning.calibration import Calibration
+from orchestrator.planning.devices import EFFICIENCY, DeviceProfile
+from orchestrator.planning.expectation import Expectation, expected_share
+from orchestrator.planning.placement import DEFAULT_MEMBERS, DoesNotFit
+from orchestrator.spec.sweep import SweepSpec
+from orchestrator.spec.units import format_bytes
+
+SHOWN_CONFIGURATIONS = 10
+COUNTED_CONFIGURATIONS = 256
+"""Memory and work are added up over this many trials at most and scaled to all."""
+
+FORMULA_BASIS = (
+    f"formula: FLOP at {EFFICIENCY:.0%} of peak (bf16 for the language model, fp32 for trials)"
+)
+CPU_FORMULA_BASIS = f"formula: FLOP at {EFFICIENCY:.0%} of the cores' fp32 peak"
+MEASURED_BASIS = "measured here by --calibrate"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Between(_Part):
+    """A quantity with early stopping and without."""
+
+    expected: float | None
+    """With early stopping as it is expected to go; None where nobody can say."""
+    at_most: float
+    """When every trial runs to its end."""
+
+
+class MemoryPlan(_Part):
+    """Bytes, from the job kind's formula."""
+
+    trial_bytes_min: int
+    trial_bytes_max: int
+    shared_bytes: int
+    """Paid once a device: the language model and the activation buffer."""
+    largest_config: Mapping[str, Any]
+
+
+class DevicePlan(_Part):
+    """The sweep on one kind of device."""
+
+    device: str
+    num_devices: int
+    here: bool
+    memory_bytes: int
+    trials_per_device: int
+    """Live at once on one device; 0: not even the largest trial fits alone."""
+    packs: int
+    """Groups of trials that share a forward pass, when each pack is filled once."""
+    hours: Between | None
+    hours_basis: str
+    usd: Between | None
+    usd_basis: str
+    notes: tuple[str, ...] = ()
+    """What stands in the way: too little memory, a budget that is exceeded."""
+
+
+class Plan(_Part):
+    """All that `saeq plan` shows."""
+
+    sweep: str
+    job: str
+    trials: int
+    configurations: tuple[Mapping[str, Any], ...]
+    """The first ones, as the sampler would suggest them with nothing known."""
+    tokens: Between
+    """Over all trials."""
+    tokens_per_trial: int
+    """Of the longest."""
+    scheduler: str
+    rungs: tuple[int, ...]
+    expected_share: float | None
+    expected_share_basis: str
+    memory: MemoryPlan
+    devices: tuple[DevicePlan, ...]
+    trust_remote_code: bool
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One trial's size."""
+
+    tokens: int
+    num_reports: int
+    footprint: Footprint
+
+
+class TrialTooLarge(DoesNotFit):
+    """A trial that fits no device that was asked about."""
+
+    def __init__(self, need_bytes: int, shared_bytes: int, config: str, devices: str) -> None:
+        super().__init__(need_bytes, shared_bytes, config, devices)
+        self.need_bytes, self.shared_bytes = need_bytes, shared_bytes
+        self.config, self.devices = config, devices
+
+    def __str__(self) -> str:
+        return (
+            f"a trial needs {format_bytes(self.need_bytes)} beside the "
+            f"{format_bytes(self.shared_bytes)} that trials share, which fits none of: "
+            f"{self.devices}; its configuration is {self.config}; lower its width or batch_tokens, "
+            "or use a device with more memory"
+        )
+
+
+def plan(
+    spec: SweepSpec, devices: Sequence[DeviceProfile], calibration: Calibration | None = None
+) -> Plan:
+    """Work out what a sweep runs and costs on each device.
+
+    Args:
+        spec: the validated sweep.
+        devices: where it might run.
+        calibration: rates measured on this machine; used for the devices that are here.
+
+    Raises:
+        TrialTooLarge: the largest trial fits none of the devices.
+    """
+    configs = suggested(spec)
+    kind = spec.kind
+    totals = [kind.total_tokens(spec.setup, config) for config in configs]
+    footprints = [kind.footprint(spec.setup, config) for config in configs]
+    reports = [len(spec.report_points(config)) for config in configs]
+    work = list(starmap(_Work, zip(totals, reports, footprints, strict=True)))
+    largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
+    _refuse_too_large(footprints[largest], configs[largest], devices)
+    share = expected_share(
+        spec.early_stop,
+        list(zip(configs, totals, strict=True)),
+        strata=spec.strata,
+        direction=spec.direction,
+        slots=max(trials_per_device(spec, d, footprints[largest]) for d in devices),
+    )
+    scale = spec.trials / len(configs)
+    return Plan(
+        sweep=spec.name,
+        job=spec.job,
+        trials=spec.trials,
+        configurations=tuple(configs[:SHOWN_CONFIGURATIONS]),
+        tokens=_between(sum(totals) * scale, share),
+        tokens_per_trial=max(totals),
+        scheduler=spec.early_stop.scheduler,
+        rungs=spec.early_stop.rungs(max(totals)),
+        expected_share=share.share,
+        expected_share_basis=share.basis,
+        memory=MemoryPlan(
+            trial_bytes_min=min(f.trial_bytes for f in footprints),
+            trial_bytes_max=footprints[largest].trial_bytes,
+            shared_bytes=max(f.shared_bytes for f in footprints),
+            largest_config=configs[largest],
+        ),
+        devices=tuple(_on_device(spec, device, work, share, calibration) for device in devices),
+        trust_remote_code=trusts_remote_code(spec),
+        calibration=calibration,
+    )
+
+
+def suggested(spec: SweepSpec, limit: int = COUNTED_CONFIGURATIONS) -> list[dict[str, Any]]:
+    """The first configurations, as the sampler suggests them while no trial has run."""
+    sampler = spec.build_sampler()
+    return [sampler.suggest(number, []) for number in range(min(limit, sampler.total()))]
+
+
+def trials_per_device(spec: SweepSpec, device: DeviceProfile, footprint: Footprint) -> int:
+    """How many trials of that size live on one device at once; 0 if none fits."""
+    room = device.usable_bytes - footprint.shared_bytes
+    by_memory = max(0, room // footprint.trial_bytes)
+    asked = spec.pack.members or DEFAULT_MEMBERS
+    return min(by_memory, asked, -(-spec.trials // device.num_devices))
+
+
+def trials_that_fit(spec: SweepSpec, device: DeviceProfile) -> int:
+    """How many of the sweep's largest trials live on one device at once.
+
+    Raises:
+        TrialTooLarge: not even one does.
+    """
+    return trials_per_device(spec, device, refuse_what_fits_nowhere(spec, [device]))
+
+
+def refuse_what_fits_nowhere(spec: SweepSpec, devices: Sequence[DeviceProfile]) -> Footprint:
+    """The sweep's largest trial, if one of the devices has room for it.
+
+    Raises:
+        TrialTooLarge: none has.
+    """
+    configs = suggested(spec)
+    footprints = [spec.kind.footprint(spec.setup, config) for config in configs]
+    largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
+    _refuse_too_large(footprints[largest], configs[largest], devices)
+    return footprints[largest]
+
+
+def trusts_remote_code(spec: SweepSpec) -> bool:
+    """Whether the sweep lets code that comes with a model run."""
+    return any(_truthy_leaves(spec.setup.model_dump(mode="json"), "trust_remote_code"))
+
+
+def _truthy_leaves(tree: Any, key: str) -> list[Any]:
+    if isinstance(tree, list):
+        return [leaf for each in tree for leaf in _truthy_leaves(each, key)]
+    if not isinstance(tree, dict):
+        return []
+    found = [tree[key]] if tree.get(key) else []
+    return found + [leaf for each in tree.values() for leaf in _truthy_leaves(each, key)]
+
+
+def _refuse_too_large(
+    largest: Footprint, config: Mapping[str, Any], devices: Sequence[DeviceProfile]
+) -> None:
+    if any(d.usable_bytes >= largest.shared_bytes + largest.trial_bytes for d in devices):
+        return
+    raise TrialTooLarge(
+        largest.trial_bytes,
+        largest.shared_bytes,
+        ", ".join(f"{name}={value}" for name, value in config.items()),
+        ", ".join(f"{d.name} ({format_bytes(d.usable_bytes)} usable)" for d in devices),
+    )
+
+
+def _between(at_most: float, share: Expectation) -> Between:
+    expected = None if share.share is None else at_most * share.share
+    return Between(expected=expected, at_most=at_most)
+
+
+def _on_device(
+    spec: SweepSpec,
+    device: DeviceProfile,
+    work: Sequence[_Work],
+    share: Expectation,
+    calibration: Calibration | None,
+) -> DevicePlan:
+    largest = max((each.footprint for each in work), key=lambda f: f.trial_bytes)
+    members = trials_per_device(spec, device, largest)
+    price, price_basis = usd_per_hour(device.name, spec.price.usd_per_hour)
+    hours, usd, basis, notes = None, None, "does not fit", []
+    if members:
+        measured = calibration if device.here else None
+        basis = _basis(device, measured)
+        seconds = _seconds(spec, device, members, work, measured)
+        hours = _between(seconds / 3600 / device.num_devices, share)
+        if price is not None:
+            usd = _between(seconds / 3600 * price, share)
+        notes = _over_budget(spec, hours, usd)
+    else:
+        need = format_bytes(largest.shared_bytes + largest.trial_bytes)
+        notes = [f"needs {need}, {format_bytes(device.usable_bytes)} usable"]
+    return DevicePlan(
+        device=device.name,
+        num_devices=device.num_devices,
+        here=device.here,
+        memory_bytes=device.memory_bytes,
+        trials_per_device=members,
+        packs=-(-spec.trials // members) if members else 0,
+        hours=hours,
+        hours_basis=basis,
+        usd=usd,
+        usd_basis=price_basis,
+        notes=tuple(notes),
+    )
+
+
+def _basis(device: DeviceProfile, measured: Calibration | None) -> str:
+    if measured is not None:
+        return MEASURED_BASIS
+    return FORMULA_BASIS if device.kind == "cuda" else CPU_FORMULA_BASIS
+
+
+def _seconds(
+    spec: SweepSpec,
+    device: DeviceProfile,
+    members: int,
+    work: Sequence[_Work],
+    measured: Calibration | None,
+) -> float:
+    """Device seconds of all trials run to their ends; the shared pass is split over a pack."""
+    scale = spec.trials / len(work)
+    if measured is not None:
+        per_token = measured.shared_seconds_per_token / members + measured.trial_seconds_per_token
+        return scale * sum(
+            each.tokens * per_token + each.num_reports * measured.report_seconds for each in work
+        )
+    shared_rate = members * device.bf16_flop_per_second * EFFICIENCY
+    trial_rate = device.fp32_flop_per_second * EFFICIENCY
+    return scale * sum(
+        each.tokens * each.footprint.shared_flop_per_token / shared_rate
+        + each.tokens * each.footprint.trial_flop_per_token / trial_rate
+        for each in work
+    )
+
+
+def _over_budget(spec: SweepSpec, hours: Between, usd: Between | None) -> list[str]:
+    notes = []
+    for name, limit, need in (
+        ("hours", spec.budget.hours, hours),
+        ("usd", spec.budget.usd, usd),
+    ):
+        if limit is None or need is None:
+            continue
+        expected = need.at_most if need.expected is None else need.expected
+        if expected > limit:
+            notes.append(f"budget.{name} {limit:g} ends it early: about {expected:.3g} needed")
+    return notes
