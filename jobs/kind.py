@@ -43,6 +43,20 @@ class Footprint:
 
 
 @dataclass(frozen=True)
+class InputArtefact:
+    """A finished artefact of another sweep that this one `needs`."""
+
+    id: str
+    kind: str
+    sweep: str
+    sha256: str
+    """Of its manifest: what a child's record names as its parent."""
+    record: Mapping[str, Any]
+    folder: Path | None = None
+    """Its files on this machine, once somebody fetched them."""
+
+
+@dataclass(frozen=True)
 class TrialContext:
     """All that a runner is told about the trial it runs. Picklable; no handle to the store."""
 
@@ -56,6 +70,8 @@ class TrialContext:
     device: str
     gpu_ids: tuple[str, ...] = ()
     """Physical devices that Ray gave to the trial; empty on a machine without GPUs."""
+    inputs: tuple[InputArtefact, ...] = ()
+    """What the sweep `needs` of other sweeps, in the order of its sweep file."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,10 @@ class Progress:
     """Set when the asked-for point was reached; None when `advance` came back before it."""
     busy_seconds: float
     """Device time since attaching: own step time plus an even share of the language model's."""
+    lm_seconds: float = 0.0
+    """Of that, the language model's."""
+    lm_alone_seconds: float = 0.0
+    """What the language model would have taken for this trial alone."""
     at: Mapping[str, Any] = field(default_factory=dict)
     """Place and load for the dashboard: pack, pid, members, lm_tokens_per_second, ..."""
     draining: bool = False
@@ -83,6 +103,8 @@ class Finished:
     record: Mapping[str, Any]
     """Lineage, versions and whatever else says how the artefact came to be."""
     busy_seconds: float
+    lm_seconds: float = 0.0
+    lm_alone_seconds: float = 0.0
 
 
 class TrialLost(Exception):
@@ -163,6 +185,10 @@ class TrialRunner(ABC):
     @abstractmethod
     def finish(self, folder: Path) -> Finished:
         """Export into an empty folder, load back, measure. Raises TrialFailed if they differ."""
+
+    def take_output(self) -> list[str]:
+        """Lines printed for this trial since the last call, in whatever process computes it."""
+        return []
 
     @abstractmethod
     def detach(self) -> None:

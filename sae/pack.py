@@ -51,6 +51,8 @@ class _Slot:
     target_tokens: int
     lm_seconds: float = 0.0
     """Its share of the language model's time."""
+    lm_alone_seconds: float = 0.0
+    """The language model's time at its steps, undivided."""
     finishing: bool = False
     error: MemberStepFailed | None = None
     lock: RLock = field(default_factory=RLock)
@@ -176,6 +178,15 @@ class Pack:
         """
         return self._slot(member_id, even_failed=True).busy_seconds
 
+    def lm_seconds(self, member_id: str) -> tuple[float, float]:
+        """The language model's time since attaching: (its even share, undivided).
+
+        The second is what a run of this member alone would have taken; their difference is what
+        packing saved it.
+        """
+        slot = self._slot(member_id, even_failed=True)
+        return slot.lm_seconds, slot.lm_alone_seconds
+
     def run_step(self) -> bool:
         """Train every due member on the batch at `position`; False if nobody is due.
 
@@ -189,12 +200,13 @@ class Pack:
         batch_by_hook = self.source.batch_at(position)
         # Since the last step, not since the call before: on CUDA the clock runs behind the work.
         lm_seconds, self._lm_seconds_seen = self._lm_seconds_seen, self.source.lm_seconds
-        lm_share = (self._lm_seconds_seen - lm_seconds) / len(due)
+        lm_alone = self._lm_seconds_seen - lm_seconds
         for group in _groups(due):
             hook = next(iter(group.values())).member.hook
             self._step_group(group, batch_by_hook[hook], position)
         for slot in due.values():
-            slot.lm_seconds += lm_share
+            slot.lm_seconds += lm_alone / len(due)
+            slot.lm_alone_seconds += lm_alone
         with self._lock:
             self._position = max(self._position, position + 1)
         return True

@@ -191,7 +191,7 @@ class SaePackActor:
                 raise _ReportFailed(report)
             return {
                 **(report[1] or {"tokens": pack.tokens(member), "metrics": None}),
-                "busy_seconds": pack.busy_seconds(member),
+                **self._seconds(member),
                 "draining": member in self._draining,
                 "at": self._load_now(),
             }
@@ -213,12 +213,8 @@ class SaePackActor:
         def work() -> dict[str, Any]:
             assert self._pack is not None
             report = self._pack.finish(member, Path(folder), ce_tokens=ce_tokens)
-            busy_seconds = self._pack.busy_seconds(member)
-            return {
-                "metrics": report.metrics,
-                "record": report.record,
-                "busy_seconds": busy_seconds,
-            }
+            seconds = self._seconds(member)
+            return {"metrics": report.metrics, "record": report.record, **seconds}
 
         return self._guarded(work)
 
@@ -238,6 +234,15 @@ class SaePackActor:
         with self._moved:
             self._moved.notify_all()
         return len(members)
+
+    def _seconds(self, member: str) -> dict[str, float]:
+        assert self._pack is not None
+        lm_seconds, lm_alone_seconds = self._pack.lm_seconds(member)
+        return {
+            "busy_seconds": self._pack.busy_seconds(member),
+            "lm_seconds": lm_seconds,
+            "lm_alone_seconds": lm_alone_seconds,
+        }
 
     def _load_now(self) -> dict[str, Any]:
         assert self._pack is not None

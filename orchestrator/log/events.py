@@ -66,6 +66,56 @@ class Closed(EventBase):
     reason: str
 
 
+class ControlEvent(EventBase):
+    """A person's order. Of two about the same thing the one with the higher `order` holds."""
+
+    by: str
+    """user@host."""
+    order: int
+    """1 + the highest order in the log when it was given: no clock decides."""
+
+
+class Paused(ControlEvent):
+    """What runs is checkpointed and let go, and nothing is begun until resumed."""
+
+    event: Literal["paused"] = "paused"
+    trial: str = ""
+    """One trial; empty for the whole sweep."""
+
+
+class Resumed(ControlEvent):
+    event: Literal["resumed"] = "resumed"
+    trial: str = ""
+
+
+class Prioritised(ControlEvent):
+    event: Literal["prioritised"] = "prioritised"
+    priority: int
+
+
+class Extended(ControlEvent):
+    """The sweep has more to do from here on; the queue's record holds the new spec."""
+
+    event: Literal["extended"] = "extended"
+    trials: int | None = None
+    """Trials of its search, when they changed."""
+    tokens: int | None = None
+    """Length of each trial, when it changed."""
+
+
+class NeedsMet(EventBase):
+    """The artefacts of other sweeps that this one takes exist; from here on they are fixed."""
+
+    event: Literal["needs_met"] = "needs_met"
+    artefacts: tuple[Mapping[str, Any], ...]
+    """{"id", "kind", "sweep", "sha256"} of each."""
+
+
+class BudgetWarned(EventBase):
+    event: Literal["budget_warned"] = "budget_warned"
+    reason: str
+
+
 class Suggested(TrialEvent):
     event: Literal["suggested"] = "suggested"
     number: int
@@ -95,7 +145,11 @@ class Reported(TrialEvent):
     metrics: Mapping[str, float | None]
     """None stands for a number that was not finite (JSON has no NaN)."""
     busy_seconds: float = 0.0
-    """Device time of this epoch so far."""
+    """Device time of this epoch so far: own steps and an even share of the language model's."""
+    lm_seconds: float = 0.0
+    """Of that, the language model's."""
+    lm_alone_seconds: float = 0.0
+    """What the language model would have taken for this trial alone: not divided by neighbours."""
     rung: int | None = None
     """Set when this report stands at a rung: its token count."""
     stratum: str | None = None
@@ -157,10 +211,19 @@ class Finished(TrialEvent):
     metrics: Mapping[str, float | None]
     tokens: int
     busy_seconds: float = 0.0
+    lm_seconds: float = 0.0
+    lm_alone_seconds: float = 0.0
 
 
 class Cancelled(TrialEvent):
     event: Literal["cancelled"] = "cancelled"
+    by: str = ""
+
+
+class Retried(TrialEvent):
+    """A failed trial gets another life; `epoch` is that of the failure."""
+
+    event: Literal["retried"] = "retried"
     by: str = ""
 
 
@@ -169,25 +232,12 @@ Event = Annotated[
     | DriverStarted
     | DriverEnded
     | Closed
-    | Suggested
-    | Leased
-    | Started
-    | Reported
-    | Checkpointed
-    | Stopped
-    | Diverged
-    | Preempted
-    | Failed
-    | Finished
-    | Cancelled,
-    Field(discriminator="event"),
-]
-
-AnyEvent = (
-    Submitted
-    | DriverStarted
-    | DriverEnded
-    | Closed
+    | Paused
+    | Resumed
+    | Prioritised
+    | Extended
+    | NeedsMet
+    | BudgetWarned
     | Suggested
     | Leased
     | Started
@@ -199,6 +249,33 @@ AnyEvent = (
     | Failed
     | Finished
     | Cancelled
+    | Retried,
+    Field(discriminator="event"),
+]
+
+AnyEvent = (
+    Submitted
+    | DriverStarted
+    | DriverEnded
+    | Closed
+    | Paused
+    | Resumed
+    | Prioritised
+    | Extended
+    | NeedsMet
+    | BudgetWarned
+    | Suggested
+    | Leased
+    | Started
+    | Reported
+    | Checkpointed
+    | Stopped
+    | Diverged
+    | Preempted
+    | Failed
+    | Finished
+    | Cancelled
+    | Retried
 )
 
 _adapter: TypeAdapter[AnyEvent] = TypeAdapter(Event)

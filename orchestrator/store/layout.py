@@ -43,9 +43,22 @@ class Layout:
         """Exclusive: whoever creates it holds that epoch."""
         return f"sweeps/{sweep}/trials/{trial}/leases/{epoch:06d}.json"
 
-    def end(self, sweep: str, trial: str) -> str:
-        """Exclusive: a trial ends once."""
-        return f"sweeps/{sweep}/trials/{trial}/end.json"
+    def end(self, sweep: str, trial: str, life: int = 0) -> str:
+        """Exclusive: a trial ends once in each of its lives; a retry begins the next one."""
+        name = "end.json" if life == 0 else f"end-{life:04d}.json"
+        return f"sweeps/{sweep}/trials/{trial}/{name}"
+
+    def give_back(self, sweep: str, trial: str, epoch: int) -> str:
+        """Once it is there, whoever holds that epoch checkpoints and lets the trial go."""
+        return f"sweeps/{sweep}/trials/{trial}/give_back/{epoch:06d}.json"
+
+    def trial_output(self, sweep: str, trial: str, epoch: int) -> str:
+        """What was printed for a trial under one lease, wherever it ran."""
+        return f"sweeps/{sweep}/trials/{trial}/output/{epoch:06d}.log"
+
+    def inputs(self, sweep: str) -> str:
+        """Exclusive: the artefacts of other sweeps that this one takes, fixed once."""
+        return f"sweeps/{sweep}/inputs.json"
 
     def checkpoints(self, sweep: str, trial: str) -> str:
         return f"sweeps/{sweep}/trials/{trial}/checkpoints/"

@@ -240,6 +240,8 @@ class Desk:
             tokens=tokens,
             metrics=metrics,
             busy_seconds=result["busy_seconds"],
+            lm_seconds=result.get("lm_seconds", 0.0),
+            lm_alone_seconds=result.get("lm_alone_seconds", 0.0),
             rung=self._new_rung(trial, tokens),
             stratum=stratum_of(ticket.config, metrics, spec.strata),
             at_place=result["at"],

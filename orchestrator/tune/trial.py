@@ -165,6 +165,8 @@ class SweepTrial(tune.Trainable):
                     "tokens": progress.tokens,
                     "metrics": dict(progress.metrics),
                     "busy_seconds": progress.busy_seconds,
+                    "lm_seconds": progress.lm_seconds,
+                    "lm_alone_seconds": progress.lm_alone_seconds,
                     "at": dict(progress.at),
                 }
             if time.monotonic() - self._saved_at >= self._settings["checkpoint_seconds"]:
@@ -199,6 +201,8 @@ class SweepTrial(tune.Trainable):
                 "metrics": finite(finished.metrics),
                 "tokens": self._tokens,
                 "busy_seconds": finished.busy_seconds,
+                "lm_seconds": finished.lm_seconds,
+                "lm_alone_seconds": finished.lm_alone_seconds,
             },
         }
 
