@@ -84,6 +84,8 @@ class Desk:
         self.sampler = spec.build_sampler()
         self.held: dict[str, Ticket] = {}
         self.draining = False
+        self.allowed: int | None = None
+        """Trials that this driver may hold at once, by its share of the machine; None: no limit."""
         self.unusable = ""
         """Why the sweep cannot run here at all (no model, no data)."""
 
@@ -92,7 +94,7 @@ class Desk:
     def next(self) -> Ticket | Done | None:
         """The next trial to run; None for "not now"; Done when this driver may end."""
         state = self.log.refresh()
-        if not self.draining:
+        if not self.draining and (self.allowed is None or len(self.held) < self.allowed):
             ticket = self._runnable(state) or self._suggest(state)
             if ticket is not None:
                 self.held[ticket.trial] = ticket
