@@ -1,6 +1,8 @@
-"""What an hour of a device typically costs: a guide where the sweep names no price of its own."""
+"""What an hour of a device typically costs: a guide where nobody names a price."""
 
 from __future__ import annotations
+
+import re
 
 PRICES_AS_OF = "2025-06"
 
@@ -21,15 +23,17 @@ TYPICAL_USD_PER_HOUR: dict[str, float] = {
 }
 
 
-def usd_per_hour(device: str, own_price: float) -> tuple[float | None, str]:
-    """(price of one device-hour, where it comes from); None where nobody knows.
+def typical_usd_per_hour(device: str) -> float | None:
+    """Price of one device-hour by the device's name, as anybody writes it; None if not listed.
 
     Args:
-        device: a name of `orchestrator.planning.devices.GPUS`, or of a machine that is not in it.
-        own_price: the sweep's `price.usd_per_hour`; 0 stands for "not given".
+        device: a name of `orchestrator.planning.devices.GPUS`, what nvidia-smi calls a GPU
+            ("NVIDIA A100-SXM4-80GB"), or Ray's accelerator type ("A100-80G"). Where it leaves
+            the memory open, the smaller device counts.
     """
-    if own_price > 0:
-        return own_price, "price.usd_per_hour of the sweep"
-    if device in TYPICAL_USD_PER_HOUR:
-        return TYPICAL_USD_PER_HOUR[device], PRICE_BASIS
-    return None, "no price known; give price.usd_per_hour"
+    words = [word for word in re.split(r"[^A-Z0-9]+", device.upper()) if word]
+    glued = {first + second for first, second in zip(words, words[1:], strict=False)}
+    sizes = {int(size) for word in words if (size := re.sub(r"G(B|IB)?$", "", word)).isdigit()}
+    models = [name for name in TYPICAL_USD_PER_HOUR if name.split("-")[0] in {*words, *glued}]
+    exact = [name for name in models if int(name.split("-")[1]) in sizes]
+    return min((TYPICAL_USD_PER_HOUR[name] for name in exact or models), default=None)
