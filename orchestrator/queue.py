@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import getpass
+import json
 import logging
-import os
-import socket
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
 from pydantic import ValidationError
 
+from orchestrator.log.author import author
 from orchestrator.log.events import Submitted
 from orchestrator.log.sweep_log import LogWriter
-from orchestrator.spec.sweep import SweepSpec
-from orchestrator.store import Damaged, Layout, Store, StoreError
+from orchestrator.spec.sweep import HOW_TO_RUN, SweepSpec
+from orchestrator.store import KeyMissing, Layout, Store, StoreError
+from orchestrator.store.backend import check_key
 
 logger = logging.getLogger(__name__)
 
@@ -94,26 +95,55 @@ class Queue:
                 self._announce(sweep, spec, text)
                 return self.get(sweep), True
             queued = self.get(sweep)
-            if queued.spec_sha256 == spec.identity_sha256:
-                if queued.spec != spec:
-                    kept = {"submitted_at": queued.submitted_at, "priority": queued.priority}
-                    self._store.write_json(key, {**record, **kept})
-                return self.get(sweep), False
+            # As submitted, or as it is since it was extended.
+            if spec.identity_sha256 in (queued.spec_sha256, queued.spec.identity_sha256):
+                return self.change(sweep, _run_as(spec)), False
         raise AssertionError("count() ended")
+
+    def change(self, sweep: str, change: Callable[[SweepSpec], SweepSpec]) -> QueuedSweep:
+        """Give a sweep another spec, by compare-and-swap; it stays the same sweep.
+
+        Args:
+            change: from the spec as it is; called again when somebody else was faster.
+
+        Raises:
+            UnknownSweep, DamagedSweep: there is none to change.
+        """
+        key = self._store.layout.queued(sweep)
+        while True:
+            queued = self.get(sweep)
+            spec = change(queued.spec)
+            if spec == queued.spec:
+                return queued
+            data, version = self._store.backend.get_versioned(key)
+            record = json.loads(data)
+            if SweepSpec.model_validate(record["spec"]) != queued.spec:
+                continue
+            record["spec"] = spec.model_dump(mode="json")
+            text = json.dumps(record, indent=1, sort_keys=True)
+            if self._store.backend.compare_and_swap(key, text.encode(), version):
+                return self.get(sweep)
 
     def _announce(self, sweep: str, spec: SweepSpec, text: str) -> None:
         self._store.backend.put(self._store.layout.spec_text(sweep), text.encode())
-        by = f"{_user()}@{socket.gethostname()}"
         writer = LogWriter(self._store, sweep, role="submit")
-        writer.append(Submitted(spec_sha256=spec.identity_sha256, by=by))
+        writer.append(Submitted(spec_sha256=spec.identity_sha256, by=author()))
 
     def get(self, sweep: str) -> QueuedSweep:
         """Raises UnknownSweep or DamagedSweep."""
-        if sweep not in self.ids():
+        if not _is_name(sweep):
             raise UnknownSweep(sweep, self.ids(), self._store.url)
+        try:
+            data = self._store.backend.get(self._store.layout.queued(sweep))
+        except KeyMissing as error:
+            raise UnknownSweep(sweep, self.ids(), self._store.url) from error
+        return self._parse(sweep, data)
+
+    def _parse(self, sweep: str, data: bytes) -> QueuedSweep:
+        """Raises DamagedSweep."""
         key = self._store.layout.queued(sweep)
         try:
-            record = self._store.read_json(key)
+            record = json.loads(data)
             return QueuedSweep(
                 id=sweep,
                 spec=SweepSpec.model_validate(record["spec"]),
@@ -121,8 +151,6 @@ class Queue:
                 submitted_at=float(record["submitted_at"]),
                 priority=int(record["priority"]),
             )
-        except Damaged as error:
-            raise DamagedSweep(sweep, key, error.detail) from error
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -137,20 +165,37 @@ class Queue:
         names = self._store.backend.children(self._store.layout.queue)
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
-    def all(self) -> list[QueuedSweep]:
-        """All sweeps that can be read, oldest first; one that cannot is skipped with a warning."""
+    def records(self) -> dict[str, bytes]:
+        """The record of every sweep, by its id."""
+        sweep_of = {self._store.layout.queued(sweep): sweep for sweep in self.ids()}
+        found = self._store.backend.get_many(dict.fromkeys(sweep_of, 0))
+        return {sweep_of[key]: data for key, data in found.items()}
+
+    def read(self, records: Mapping[str, bytes]) -> list[QueuedSweep]:
+        """Sweeps by their records, oldest first; a damaged one is skipped with a warning."""
         found = []
-        for sweep in self.ids():
+        for sweep, data in records.items():
             try:
-                found.append(self.get(sweep))
+                found.append(self._parse(sweep, data))
             except DamagedSweep as error:
                 logger.warning("%s", error)
         return sorted(found, key=lambda queued: queued.submitted_at)
 
+    def all(self) -> list[QueuedSweep]:
+        """All sweeps that can be read, oldest first; one that cannot is skipped with a warning."""
+        return self.read(self.records())
 
-def _user() -> str:
-    """Name of the user; the number where nobody has given it a name, as in many containers."""
+
+def _is_name(sweep: str) -> bool:
+    """Whether a store can have a sweep of that id at all: `saeq show ../x` asks for none."""
     try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return str(os.getuid())
+        check_key(sweep)
+    except StoreError:
+        return False
+    return "/" not in sweep
+
+
+def _run_as(spec: SweepSpec) -> Callable[[SweepSpec], SweepSpec]:
+    """Take over how a sweep is run, and nothing of what is run: that may have been extended."""
+    how = {name: getattr(spec, name) for name in HOW_TO_RUN}
+    return lambda now: now.model_copy(update=how)

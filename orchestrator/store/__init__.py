@@ -9,14 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.store.backend import Backend as Backend
-from orchestrator.store.backend import Damaged, KeyMissing, NotWritable, StoreError
+from orchestrator.store.backend import (
+    Damaged,
+    KeyMissing,
+    NotWritable,
+    StoreError,
+    Unreachable,
+)
 from orchestrator.store.folder import FolderBackend
 from orchestrator.store.layout import Layout
+from orchestrator.store.s3 import S3Backend
+from orchestrator.store.s3_place import S3Place
 
 __all__ = [
     "Backend",
@@ -27,7 +37,11 @@ __all__ = [
     "NotWritable",
     "Store",
     "StoreError",
+    "Unreachable",
 ]
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 MANIFEST = "manifest.json"
 DEFAULT_STORE = "./saeq-store"
@@ -49,7 +63,7 @@ class FileSet:
 
 
 class Store:
-    """The store of one user or lab. Cheap to open; holds no connection and no cache."""
+    """The store of one user or lab. Cheap to open: a connection is made when first needed."""
 
     def __init__(self, backend: Backend, url: str) -> None:
         self.backend = backend
@@ -58,15 +72,35 @@ class Store:
 
     @classmethod
     def open(cls, url: str | None = None) -> Store:
-        """Open by `--store`, else $SAEQ_STORE, else ./saeq-store."""
+        """Open by `--store`, else $SAEQ_STORE, else ./saeq-store.
+
+        Args:
+            url: a folder, `file:///...`, or `s3://bucket/prefix`, with `?endpoint_url=` for a
+                server other than AWS (else $SAEQ_S3_ENDPOINT, else $AWS_ENDPOINT_URL_S3).
+
+        Raises StoreError for anything else. Whether the store is there shows at its first use.
+        """
         url = url or os.environ.get("SAEQ_STORE") or DEFAULT_STORE
+        if url.startswith("s3://"):
+            place = S3Place.parse(url)
+            return cls(S3Backend(place), place.url)
         if "://" in url and not url.startswith("file://"):
             scheme = url.split("://", 1)[0]
-            raise StoreError(f"store {url!r}: {scheme}:// is not supported here; name a folder")
+            raise StoreError(
+                f"store {url!r}: {scheme}:// is not supported; name a folder or s3://BUCKET/PREFIX"
+            )
         path = Path(url.removeprefix("file://")).expanduser().absolute()
         if path.exists() and not path.is_dir():
             raise StoreError(f"store {str(path)!r} is a file; name a folder")
         return cls(FolderBackend(path), str(path))
+
+    def side_by_side(self, act: Callable[[T], U], items: Sequence[T]) -> list[U]:
+        """`act` of each item, in their order; in threads where each read waits for a network."""
+        at_once = min(self.backend.reads_at_once, len(items))
+        if at_once < 2:
+            return [act(item) for item in items]
+        with ThreadPoolExecutor(at_once, thread_name_prefix="saeq-reads") as threads:
+            return list(threads.map(act, items))
 
     # JSON documents
 
@@ -86,11 +120,17 @@ class Store:
 
     # Sets of files
 
-    def put_files(self, folder: Path, prefix: str) -> FileSet:
+    def put_files(
+        self, folder: Path, prefix: str, last_check: Callable[[], None] | None = None
+    ) -> FileSet:
         """Upload a folder; it counts once the manifest, written last, is there.
 
         When a complete set is there already (the same work done twice), that one stays.
         Raises StoreError for a folder with a file that is named like the manifest.
+
+        Args:
+            last_check: called before each file and right before the manifest is written; what it
+                raises stops that.
         """
         files: dict[str, dict[str, Any]] = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -101,8 +141,11 @@ class Store:
         complete = self.files(prefix)
         if complete is not None:
             return complete
+        check = last_check or _nothing_to_check
         for name in files:
+            check()
             self.backend.upload(folder / name, prefix + name)
+        check()
         if not self.create_json(prefix + MANIFEST, {"files": files}):
             existing = self.files(prefix)
             if existing is not None:
@@ -147,7 +190,12 @@ class Store:
         """What a person opens: a path for a folder store, a URL otherwise."""
         if isinstance(self.backend, FolderBackend):
             return str(self.backend.path(prefix.removesuffix("/")))
-        return f"{self.url}/{prefix}"
+        root = self.backend.place.root if isinstance(self.backend, S3Backend) else self.url
+        return f"{root}/{prefix.removesuffix('/')}"
+
+
+def _nothing_to_check() -> None:
+    """Stands in where nobody asks for a last check."""
 
 
 def _is_plain(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,10 @@ class StoreError(Exception):
 
 class NotWritable(StoreError):
     """The store takes nothing in now: its disk is full, its file system or permissions say no."""
+
+
+class Unreachable(NotWritable):
+    """The store does not answer now; whatever waits for it is no fault of a trial."""
 
 
 class KeyMissing(StoreError):
@@ -46,12 +50,52 @@ class Entry:
     num_bytes: int
 
 
+@dataclass(frozen=True)
+class LeftOver:
+    """What a write that was cut off left behind: no key stands for it."""
+
+    name: str
+    """For people, and for `remove_left_over`."""
+    num_bytes: int
+    age_s: float
+    upload_id: str = ""
+    """Of a multipart upload."""
+
+
+TEMPORARY = ".~"
+"""Names with this in them are unfinished or locks; no listing shows them."""
+
+
+def check_key(key: str) -> list[str]:
+    """The parts of a key. Raises StoreError for one that leaves the store or hides in it."""
+    parts = key.split("/")
+    if "\0" in key or any(part in ("", ".", "..") or TEMPORARY in part for part in parts):
+        raise StoreError(f"key {key!r} is not a plain path; use names joined by single '/'")
+    return parts
+
+
 class Backend(ABC):
     """Bytes under keys ("a/b/c"). A write is whole or absent; only `append` grows an object."""
+
+    append_rewrites = False
+    """Whether `append` writes the whole object again: then many small objects beat a big one."""
+
+    reads_at_once = 1
+    """How many reads to have under way: several where each waits for a network."""
 
     @abstractmethod
     def get(self, key: str, offset: int = 0) -> bytes:
         """Contents from a byte offset on. Raises KeyMissing."""
+
+    def get_many(self, offset_by_key: Mapping[str, int]) -> dict[str, bytes]:
+        """Contents of several keys, each from its byte offset on; what is missing is left out."""
+        found = {}
+        for key, offset in offset_by_key.items():
+            try:
+                found[key] = self.get(key, offset)
+            except KeyMissing:
+                continue
+        return found
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
@@ -92,6 +136,18 @@ class Backend(ABC):
     @abstractmethod
     def download(self, key: str, local: Path) -> None:
         """Get into a file that appears whole or not at all. Raises KeyMissing."""
+
+    @abstractmethod
+    def age_s(self, key: str) -> float:
+        """Seconds since an object was written, by the store's clock. Raises KeyMissing."""
+
+    def left_overs(self) -> Iterator[LeftOver]:
+        """Writes that were cut off, or are under way now: their age tells."""
+        return iter(())
+
+    def remove_left_over(self, left_over: LeftOver) -> None:
+        """No error when it is gone."""
+        raise NotImplementedError(left_over)
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under the key."""

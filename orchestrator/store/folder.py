@@ -11,17 +11,31 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orchestrator.store.backend import Backend, Entry, KeyMissing, NotWritable, StoreError
+from orchestrator.store.backend import (
+    TEMPORARY,
+    Backend,
+    Entry,
+    KeyMissing,
+    LeftOver,
+    NotWritable,
+    StoreError,
+    Unreachable,
+    check_key,
+)
 
-TEMPORARY = ".~"
-"""Names with this in them are unfinished or locks; no listing shows them."""
+LOCK = "lock"
 
-NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+                          errno.EMFILE, errno.ENFILE})  # fmt: skip
+UNREACHABLE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN,
+                         errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV})  # fmt: skip
+"""What a failing disk or a network file system whose server is gone answers with."""
 
 
 class FolderBackend(Backend):
@@ -32,11 +46,7 @@ class FolderBackend(Backend):
 
     def path(self, key: str) -> Path:
         """Where a key lives on disk. Raises StoreError for a key that leaves the folder."""
-        parts = key.split("/")
-        refused = ("", ".", "..")
-        if "\0" in key or any(part in refused or TEMPORARY in part for part in parts):
-            raise StoreError(f"key {key!r} is not a plain path; use names joined by single '/'")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*check_key(key))
 
     def get(self, key: str, offset: int = 0) -> bytes:
         with self._translated(key), open(self.path(key), "rb") as file:
@@ -65,7 +75,7 @@ class FolderBackend(Backend):
         return data, hashlib.sha256(data).hexdigest()
 
     def compare_and_swap(self, key: str, data: bytes, version: str) -> bool:
-        lock_path = self.path(key).with_name(f"{self.path(key).name}{TEMPORARY}lock")
+        lock_path = self.path(key).with_name(f"{self.path(key).name}{TEMPORARY}{LOCK}")
         with self._translated(key), open(lock_path, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self.get_versioned(key)[1] != version:
@@ -92,22 +102,23 @@ class FolderBackend(Backend):
                 os.close(descriptor)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        base = self._folder(prefix)
         found = []
-        for folder, _, names in os.walk(base):
-            for name in names:
-                if TEMPORARY in name:
-                    continue
-                path = Path(folder, name)
-                with suppress(FileNotFoundError):
-                    key = path.relative_to(self.root).as_posix()
-                    found.append(Entry(key, path.stat().st_size))
+        with self._translated(prefix):
+            for folder, _, names in os.walk(self._folder(prefix), onerror=_unless_missing):
+                for name in names:
+                    if TEMPORARY in name:
+                        continue
+                    path = Path(folder, name)
+                    with suppress(FileNotFoundError):
+                        key = path.relative_to(self.root).as_posix()
+                        found.append(Entry(key, path.stat().st_size))
         yield from sorted(found, key=lambda entry: entry.key)
 
     def children(self, prefix: str) -> list[str]:
         try:
-            names = os.listdir(self._folder(prefix))
-        except FileNotFoundError:
+            with self._translated(prefix):
+                names = os.listdir(self._folder(prefix))
+        except KeyMissing:
             return []
         return sorted(name for name in names if TEMPORARY not in name)
 
@@ -138,6 +149,26 @@ class FolderBackend(Backend):
     def exists(self, key: str) -> bool:
         return self.path(key).is_file()
 
+    def age_s(self, key: str) -> float:
+        with self._translated(key):
+            return time.time() - self.path(key).stat().st_mtime
+
+    def left_overs(self) -> Iterator[LeftOver]:
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                # A lock stays: whoever waits for it would hold one that nobody else sees.
+                if TEMPORARY not in name or name.endswith(f"{TEMPORARY}{LOCK}"):
+                    continue
+                path = Path(folder, name)
+                with suppress(FileNotFoundError):
+                    found = path.stat()
+                    key = path.relative_to(self.root).as_posix()
+                    yield LeftOver(key, found.st_size, time.time() - found.st_mtime)
+
+    def remove_left_over(self, left_over: LeftOver) -> None:
+        with self._translated(left_over.name):
+            (self.root / left_over.name).unlink(missing_ok=True)
+
     def _folder(self, prefix: str) -> Path:
         return self.path(prefix.removesuffix("/")) if prefix else self.root
 
@@ -158,8 +189,20 @@ class FolderBackend(Backend):
         except FileNotFoundError as error:
             raise KeyMissing(key) from error
         except OSError as error:
-            kind = NotWritable if error.errno in NOT_WRITABLE else StoreError
-            raise kind(f"the store at {self.root} refused {key}: {_advice(error)}") from error
+            said = f"the store at {self.root} refused {key}: {_advice(error)}"
+            raise _kind(error)(said) from error
+
+
+def _unless_missing(error: OSError) -> None:
+    """A folder that cannot be read is not an empty one: its log would look as if it had ended."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _kind(error: OSError) -> type[StoreError]:
+    if error.errno in UNREACHABLE:
+        return Unreachable
+    return NotWritable if error.errno in NOT_WRITABLE else StoreError
 
 
 def _advice(error: OSError) -> str:
@@ -168,10 +211,15 @@ def _advice(error: OSError) -> str:
         errno.EDQUOT: "your disk quota is used up; free space or choose another --store",
         errno.EACCES: "permission denied; choose a --store that you may write to",
         errno.EROFS: "the file system is read-only; choose another --store",
+        errno.EMFILE: "too many files are open in this process; raise `ulimit -n`, then run again",
+        errno.ENFILE: "too many files are open on this machine; end some programs",
         errno.ENOTDIR: "a file stands where a folder is needed; choose another --store",
         errno.ENOLCK: "the file system has no locks; mount it with flock or use another --store",
     }
-    return advice.get(error.errno or 0, f"{error.strerror or error}")
+    said = error.strerror or str(error)
+    if error.errno in UNREACHABLE:
+        return f"{said}; see to the disk or the server behind it, then run again"
+    return advice.get(error.errno or 0, said)
 
 
 def _write_whole(path: Path, data: bytes) -> None:

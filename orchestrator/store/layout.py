@@ -9,6 +9,7 @@ class Layout:
     queue = "queue/"
     artefacts = "artefacts/"
     sweeps = "sweeps/"
+    nodes = "nodes/"
 
     def queued(self, sweep: str) -> str:
         """The validated spec, its hash, its priority, and when it was submitted."""
@@ -70,6 +71,14 @@ class Layout:
     def output(self, sweep: str) -> str:
         """Logs of the driver and its Ray actors."""
         return f"sweeps/{sweep}/output/"
+
+    def prices(self, instance_type: str, zone: str) -> str:
+        """Spot price of an instance type over time, as its provider told it."""
+        return f"prices/{instance_type}/{zone}.json"
+
+    def node(self, serve: str) -> str:
+        """That a `saeq serve` is there; rewritten every few seconds."""
+        return f"nodes/{serve}.json"
 
     def artefact_kind(self, kind: str) -> str:
         return f"artefacts/{kind}/"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.log.sweep_log import SweepLog
+from orchestrator.log.sweep_log import SweepLog, refresh_all
 from orchestrator.stopping.strata import stratum_of
 from orchestrator.store import Store
 
 if TYPE_CHECKING:
     from orchestrator.queue import QueuedSweep
     from orchestrator.spec.sweep import SweepSpec
+
+
+def _nothing_unmet() -> str:
+    return ""
 
 
 def _no_rungs(total_tokens: int) -> tuple[int, ...]:
@@ -41,6 +45,8 @@ class SweepFacts:
     budget_hours: float | None = None
     submitted_at: float | None = None
     priority: int = 0
+    why_unmet: Callable[[], str] = _nothing_unmet
+    """Which sweep it waits for and how that one stands; empty when it waits for none."""
     setup: Mapping[str, Any] = field(default_factory=dict)
     """The job kind's part of the sweep file: model, data, hooks, tokens, ..."""
 
@@ -106,14 +112,28 @@ class WatchedSweep:
         return cls._of(store, Queue(store).get(sweep))
 
     @classmethod
-    def open_all(cls, store: Store) -> list[WatchedSweep]:
-        """Every sweep of the store, oldest first."""
+    def open_all(
+        cls, store: Store, sweeps: Sequence[QueuedSweep] | None = None
+    ) -> list[WatchedSweep]:
+        """Several sweeps and their logs; not given: every one of the store, oldest first."""
         from orchestrator.queue import Queue
 
-        return [cls._of(store, queued) for queued in Queue(store).all()]
+        wanted = Queue(store).all() if sweeps is None else sweeps
+        watched = [cls._unread(store, queued) for queued in wanted]
+        refresh_all([each.log for each in watched])
+        return watched
 
     @classmethod
     def _of(cls, store: Store, queued: QueuedSweep) -> WatchedSweep:
-        watched = cls(facts_of(queued), SweepLog(store, queued.id))
+        watched = cls._unread(store, queued)
         watched.log.refresh()
         return watched
+
+    @classmethod
+    def _unread(cls, store: Store, queued: QueuedSweep) -> WatchedSweep:
+        facts = facts_of(queued)
+        if queued.spec.needs:
+            from orchestrator.needs.readiness import Needs
+
+            facts = replace(facts, why_unmet=Needs(store, queued.id, queued.spec.needs).why_unmet)
+        return cls(facts, SweepLog(store, queued.id))

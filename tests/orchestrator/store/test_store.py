@@ -1,4 +1,4 @@
-"""What every place to keep bytes promises; a new backend joins by one line in BACKENDS."""
+"""What every place to keep bytes promises; a new backend joins by a line in conftest.py."""
 
 from __future__ import annotations
 
@@ -19,24 +19,9 @@ import pytest
 from orchestrator.store import Backend, Damaged, KeyMissing, NotWritable, Store, StoreError
 from orchestrator.store.folder import FolderBackend
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {
-    "folder": lambda tmp_path: FolderBackend(tmp_path / "store"),
-}
-"""Name -> an empty backend; it pickles, so that other processes can open the same place."""
-
 NUM_PROCESSES = 8
-NUM_RACES = 20
+NUM_RACES = 10
 NUM_BYTES = 8 * 2**20
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    return BACKENDS[request.param](tmp_path)
-
-
-@pytest.fixture
-def store(backend: Backend) -> Store:
-    return Store(backend, "test")
 
 
 # One process
@@ -176,24 +161,24 @@ def run_race(backend: Backend, contest: Callable[..., object]) -> dict[int, list
     return won
 
 
-def test_of_eight_that_create_at_once_one_wins_every_time(backend: Backend) -> None:
-    won = run_race(backend, create_at_once)
+def test_of_eight_that_create_at_once_one_wins_every_time(shared_backend: Backend) -> None:
+    won = run_race(shared_backend, create_at_once)
     for turn in range(NUM_RACES):
         (winner,) = [me for me in won if won[me][turn]]
-        assert backend.get(f"races/{turn}") == str(winner).encode() * 1000
-    assert len(list(backend.entries("races/"))) == NUM_RACES
+        assert shared_backend.get(f"races/{turn}") == str(winner).encode() * 1000
+    assert len(list(shared_backend.entries("races/"))) == NUM_RACES
 
 
-def test_of_eight_that_swap_at_once_one_wins_every_time(backend: Backend) -> None:
-    won = run_race(backend, swap_at_once)
+def test_of_eight_that_swap_at_once_one_wins_every_time(shared_backend: Backend) -> None:
+    won = run_race(shared_backend, swap_at_once)
     for turn in range(NUM_RACES):
         (winner,) = [me for me in won if won[me][turn]]
-        assert backend.get(f"swaps/{turn}") == str(winner).encode() * 1000
+        assert shared_backend.get(f"swaps/{turn}") == str(winner).encode() * 1000
 
 
-def test_no_swap_is_lost(backend: Backend) -> None:
-    run_race(backend, count_up)
-    assert backend.get("counter") == str(NUM_PROCESSES * NUM_RACES).encode()
+def test_no_swap_is_lost(shared_backend: Backend) -> None:
+    run_race(shared_backend, count_up)
+    assert shared_backend.get("counter") == str(NUM_PROCESSES * NUM_RACES).encode()
 
 
 # Death in the middle of a write
@@ -216,7 +201,7 @@ def write_for_ever(backend: Backend, deed: str, folder: Path, ready: Any) -> Non
 
 @pytest.mark.parametrize("deed", ["put", "create", "put_files"])
 def test_a_writer_that_is_killed_leaves_whole_things_or_none(
-    backend: Backend, tmp_path: Path, deed: str
+    shared_backend: Backend, tmp_path: Path, deed: str
 ) -> None:
     context = multiprocessing.get_context("spawn")
     folder = tmp_path / "work"
@@ -224,15 +209,15 @@ def test_a_writer_that_is_killed_leaves_whole_things_or_none(
     (folder / "cfg.json").write_text("{}")
     for kill in range(4):
         ready = context.Event()
-        process = context.Process(target=write_for_ever, args=(backend, deed, folder, ready))
+        process = context.Process(target=write_for_ever, args=(shared_backend, deed, folder, ready))
         process.start()
         assert ready.wait(60)
         time.sleep(0.004 + 0.013 * kill)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        check_whole(Store(backend, "test"), tmp_path)
-        backend.delete_prefix("sets/")
+        check_whole(Store(shared_backend, "test"), tmp_path)
+        shared_backend.delete_prefix("sets/")
 
 
 def check_whole(store: Store, tmp_path: Path) -> None:
@@ -374,7 +359,7 @@ def test_a_store_is_opened_by_name_or_refused_with_the_way_out(
     assert Store.open().url == str(tmp_path / "environment")
     assert Store.open(f"file://{tmp_path}/named").url == str(tmp_path / "named")
     assert not (tmp_path / "named").exists()
-    with pytest.raises(StoreError, match="ftp:// is not supported here; name a folder"):
+    with pytest.raises(StoreError, match="ftp:// is not supported; name a folder or s3://"):
         Store.open("ftp://host/x")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="is a file; name a folder"):
