@@ -29,6 +29,8 @@ class TrialEvent(EventBase):
     trial: str
     epoch: int = 0
     """Lease number; 0 for what happens without a lease."""
+    life: int = 0
+    """How many times the trial had been retried, as far as its writer knew."""
 
 
 class Submitted(EventBase):
@@ -60,10 +62,14 @@ class DriverEnded(EventBase):
 
 
 class Closed(EventBase):
-    """No further trial will be suggested."""
+    """No further trial will be suggested, unless a later order says otherwise."""
 
     event: Literal["closed"] = "closed"
     reason: str
+    by: str = ""
+    """user@host who cancelled the sweep; empty when it closed by itself."""
+    order: int = 0
+    """The highest order that its writer knew of: one with a higher number may lift it."""
 
 
 class ControlEvent(EventBase):
@@ -81,6 +87,8 @@ class Paused(ControlEvent):
     event: Literal["paused"] = "paused"
     trial: str = ""
     """One trial; empty for the whole sweep."""
+    keep_running: bool = False
+    """What runs is let run to its end."""
 
 
 class Resumed(ControlEvent):
@@ -101,6 +109,16 @@ class Extended(ControlEvent):
     """Trials of its search, when they changed."""
     tokens: int | None = None
     """Length of each trial, when it changed."""
+    usd: float | None = None
+    """Budget in dollars, when it changed."""
+    hours: float | None = None
+    """Budget in hours, when it changed."""
+
+
+class Reopened(ControlEvent):
+    """What kept the sweep from going on is mended: whoever gave it up may try again at once."""
+
+    event: Literal["reopened"] = "reopened"
 
 
 class NeedsMet(EventBase):
@@ -125,6 +143,8 @@ class Suggested(TrialEvent):
 
 class Leased(TrialEvent):
     event: Literal["leased"] = "leased"
+    total_tokens: int | None = None
+    """How far the trial goes under this lease: a sweep may have been extended since."""
 
 
 class Started(TrialEvent):
@@ -137,6 +157,9 @@ class Started(TrialEvent):
     tokens: int = 0
     """Where it goes on from: 0, or the tokens of its checkpoint."""
     usd_per_hour: float = 0.0
+    """Of the device it runs on; 0: nobody knows."""
+    price_source: str = ""
+    """Where that price comes from, in words."""
 
 
 class Reported(TrialEvent):
@@ -163,6 +186,8 @@ class Reported(TrialEvent):
 class Checkpointed(TrialEvent):
     event: Literal["checkpointed"] = "checkpointed"
     tokens: int
+    busy_seconds: float | None = None
+    """Device time of this epoch up to those tokens; None where it was not measured."""
 
 
 class Stopped(TrialEvent):
@@ -221,7 +246,7 @@ class Cancelled(TrialEvent):
 
 
 class Retried(TrialEvent):
-    """A failed trial gets another life; `epoch` is that of the failure."""
+    """A failed trial gets another life, the one that `life` names."""
 
     event: Literal["retried"] = "retried"
     by: str = ""
@@ -236,6 +261,7 @@ Event = Annotated[
     | Resumed
     | Prioritised
     | Extended
+    | Reopened
     | NeedsMet
     | BudgetWarned
     | Suggested
@@ -262,6 +288,7 @@ AnyEvent = (
     | Resumed
     | Prioritised
     | Extended
+    | Reopened
     | NeedsMet
     | BudgetWarned
     | Suggested

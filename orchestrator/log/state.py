@@ -1,10 +1,10 @@
 """Events -> state: a pure function, the same for every interleaving of the writers.
 
-A trial's events are ordered by (epoch, seq): an epoch belongs to one writer, so no clock is
-needed. The first end in that order is the trial's end; a cancellation, which needs no lease, comes
-last in it. So the state is a function of the set of events, and a trial that ended never un-ends
-when more of them are read. That it also keeps the same end is promised by the store, where the end
-of a trial is created exclusively before it is logged.
+A trial's events are ordered by (life, epoch, seq): an epoch belongs to one writer, so no clock is
+needed. The first end of a life is its end; a cancellation, which needs no lease, comes last in
+it. So the state is a function of the set of events, and a trial that ended never un-ends when more
+of them are read, but by a retry of a failed one, which begins its next life. That a life also
+keeps the same end is promised by the store, where it is created exclusively before it is logged.
 
 What a writer says about a trial that was taken from it changes neither status, lease nor place,
 unless it is that one end; its reports and checkpoints up to where the next holder went on from
@@ -20,19 +20,25 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Literal
 
+from orchestrator.log.controls import Controls
+from orchestrator.log.device_time import EpochTime, epoch_times
 from orchestrator.log.events import (
     AnyEvent,
+    BudgetWarned,
     Cancelled,
     Checkpointed,
     Closed,
+    ControlEvent,
     Diverged,
     DriverEnded,
     DriverStarted,
     Failed,
     Finished,
     Leased,
+    NeedsMet,
     Preempted,
     Reported,
+    Retried,
     Started,
     Stopped,
     Submitted,
@@ -53,6 +59,8 @@ class TrialState:
     config: Mapping[str, Any] = field(default_factory=dict)
     total_tokens: int = 0
     status: TrialStatus = "queued"
+    life: int = 0
+    """How many times it was retried after it had failed for good."""
     epoch: int = 0
     holder: str = ""
     """Writer id of the driver that holds (or last held) the lease."""
@@ -78,8 +86,16 @@ class TrialState:
     died_at_tokens: list[int] = field(default_factory=list)
     """Safe tokens at each death of its process: many equal ones in a row mean no progress."""
     artefact: str | None = None
+    epoch_times: list[EpochTime] = field(default_factory=list)
+    """Device time, price and losses of each lease."""
     busy_seconds: float = 0.0
     """Device time over all epochs."""
+    lm_seconds: float = 0.0
+    """Of that, the language model's."""
+    lm_alone_seconds: float = 0.0
+    """What the language model would have taken for this trial alone."""
+    wasted_seconds: float = 0.0
+    """Of `busy_seconds`: lost by preemptions and lost leases, so that it was done again."""
     usd: float = 0.0
     last_event_at: float = 0.0
 
@@ -91,29 +107,49 @@ class TrialState:
 def fold_trial(trial_id: str, events: Iterable[TrialEvent]) -> TrialState:
     """State of one trial. The events may come in any order."""
     state = TrialState(trial_id)
-    busy_by_epoch: dict[int, float] = {}
-    price_by_epoch: dict[int, float] = {}
-    for event in sorted(events, key=_order):
+    events = sorted(events, key=_order)
+    for event in events:
         state.last_event_at = max(state.last_event_at, event.at)
         if isinstance(event, Suggested):
             if state.number < 0:
                 state.number, state.config = event.number, event.config
                 state.total_tokens = event.total_tokens
-        elif not state.ended:
+            continue
+        if event.life > state.life and (not state.ended or state.status == "failed"):
+            _begin_life(state, event)
+        if not state.ended:
             _apply(state, event)
-        if isinstance(event, Started):
-            price_by_epoch[event.epoch] = event.usd_per_hour
-        if isinstance(event, Reported | Finished):
-            busy = max(busy_by_epoch.get(event.epoch, 0.0), event.busy_seconds)
-            busy_by_epoch[event.epoch] = busy
-    state.busy_seconds = sum(busy_by_epoch.values())
-    state.usd = sum(s * price_by_epoch.get(e, 0.0) / 3600 for e, s in busy_by_epoch.items())
+        elif isinstance(event, Leased):  # by who had not heard of the end; the number is used up
+            state.epoch, state.holder = max((state.epoch, state.holder), _lease_of(event))
+    _add_up_device_time(state, events)
     return state
 
 
-def _order(event: TrialEvent) -> tuple[float, int, str]:
+def _add_up_device_time(state: TrialState, events: Iterable[TrialEvent]) -> None:
+    times = state.epoch_times = epoch_times(events)
+    state.busy_seconds = sum(one.busy_seconds for one in times)
+    state.lm_seconds = sum(one.lm_seconds for one in times)
+    state.lm_alone_seconds = sum(one.lm_alone_seconds for one in times)
+    state.wasted_seconds = sum(one.lost_seconds for one in times if not one.failed)
+    state.usd = sum(one.usd for one in times)
+
+
+def _order(event: TrialEvent) -> tuple[int, float, int, str]:
     without_lease = isinstance(event, Cancelled) and event.epoch == 0
-    return (inf if without_lease else event.epoch, event.seq, event.writer)
+    place = inf if without_lease else -1 if isinstance(event, Retried) else event.epoch
+    return (event.life, place, event.seq, event.writer)
+
+
+def _lease_of(event: Leased) -> tuple[int, str]:
+    return (event.epoch, event.writer)
+
+
+def _begin_life(state: TrialState, event: TrialEvent) -> None:
+    """A retry was asked for: by its own event, or seen from what was done by it."""
+    state.life, state.status, state.ended_at = event.life, "queued", None
+    state.num_failures = state.num_out_of_memory = 0
+    state.died_at_tokens = []
+    state.reason = state.traceback = ""
 
 
 def _apply(state: TrialState, event: TrialEvent) -> None:
@@ -122,6 +158,7 @@ def _apply(state: TrialState, event: TrialEvent) -> None:
             if state.status == "running":  # taken over from a driver that went silent
                 state.num_preemptions += 1
             state.status, state.epoch, state.holder = "running", event.epoch, event.writer
+            state.total_tokens = event.total_tokens or state.total_tokens
             state.reason = ""
         case Started():
             state.started, state.tokens = event, event.tokens
@@ -161,6 +198,8 @@ def _apply(state: TrialState, event: TrialEvent) -> None:
         case Cancelled():
             state.reason = f"cancelled by {event.by}" if event.by else "cancelled"
             _end(state, "cancelled", event)
+        case Retried():
+            state.reason = f"retried by {event.by}" if event.by else "retried"
 
 
 def _apply_report(state: TrialState, event: Reported) -> None:
@@ -187,6 +226,8 @@ class DriverState:
     id: str
     started: DriverStarted
     ended: DriverEnded | None = None
+    last_at: float = 0.0
+    """When it last wrote anything, by its own clock."""
 
 
 class SweepState:
@@ -196,11 +237,17 @@ class SweepState:
         self.trials: dict[str, TrialState] = {}
         self.drivers: dict[str, DriverState] = {}
         self.submitted: Submitted | None = None
-        self.closed: Closed | None = None
+        self.controls = Controls()
+        """What people asked of the sweep, and what closed it."""
+        self.needs_met: NeedsMet | None = None
+        """The artefacts of other sweeps that this one takes, once they are fixed."""
+        self.budget_warned: BudgetWarned | None = None
         self.recent: list[AnyEvent] = []
         """The last events that a person wants to see, oldest first (by the writers' clocks)."""
         self._events: dict[str, list[TrialEvent]] = {}
         self._ended_drivers: dict[str, DriverEnded] = {}
+        self._last_at: dict[str, float] = {}
+        """When each writer last wrote."""
         self._seen: set[tuple[str, int]] = set()
 
     def add(self, events: Iterable[AnyEvent]) -> None:
@@ -219,17 +266,27 @@ class SweepState:
                 if isinstance(event, DriverEnded):
                     drivers.add(event.driver)
             self._remember(event)
+            self._note_writer(event)
         if drivers:
             touched.update(trial.id for trial in self.trials.values() if trial.holder in drivers)
         for trial_id in touched:
             self.trials[trial_id] = self._settle(fold_trial(trial_id, self._events[trial_id]))
 
+    def _note_writer(self, event: AnyEvent) -> None:
+        last = self._last_at[event.writer] = max(self._last_at.get(event.writer, 0.0), event.at)
+        if event.writer in self.drivers:
+            self.drivers[event.writer].last_at = last
+
     def _add_sweep_event(self, event: AnyEvent) -> None:
         match event:
             case Submitted():
                 self.submitted = min(self.submitted or event, event, key=_said)
-            case Closed():
-                self.closed = min(self.closed or event, event, key=_said)
+            case Closed() | ControlEvent():
+                self.controls.add(event)
+            case NeedsMet():
+                self.needs_met = min(self.needs_met or event, event, key=_said)
+            case BudgetWarned():
+                self.budget_warned = min(self.budget_warned or event, event, key=_said)
             case DriverStarted():
                 ended = self._ended_drivers.get(event.writer)
                 self.drivers[event.writer] = DriverState(event.writer, event, ended)
@@ -245,12 +302,29 @@ class SweepState:
             state.status = "queued"
             state.num_preemptions += 1
             state.reason = f"its driver ended: {self._ended_drivers[state.holder].reason}"
+            if state.epoch_times:
+                state.wasted_seconds += state.epoch_times[-1].lose_unsaved()
         return state
 
     def _remember(self, event: AnyEvent, keep: int = 50) -> None:
         if not isinstance(event, Reported | Checkpointed | Leased | Suggested):
             insort(self.recent, event, key=_said)
             del self.recent[:-keep]
+
+    @property
+    def closed(self) -> Closed | None:
+        """Why no further trial will be suggested, if none will."""
+        return self.controls.closed
+
+    @property
+    def cancelled_by(self) -> str:
+        """user@host who cancelled the sweep; empty when nobody has."""
+        return self.closed.by if self.closed is not None else ""
+
+    @property
+    def priority(self) -> int | None:
+        """As last asked for; None for what was given when it was submitted."""
+        return self.controls.priority
 
     @property
     def counts(self) -> Counter[str]:

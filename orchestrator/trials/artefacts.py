@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jobs.kind import Finished
 from orchestrator.log.events import finite
+from orchestrator.redaction import recorded_environment
 from orchestrator.store import KeyMissing, Store, StoreError
 from orchestrator.trials.desk import Ticket
 
@@ -17,12 +18,20 @@ RECORD = "record.json"
 
 
 def register_artefact(
-    store: Store, ticket: Ticket, settings: Mapping[str, Any], finished: Finished, folder: Path
+    store: Store,
+    ticket: Ticket,
+    settings: Mapping[str, Any],
+    finished: Finished,
+    folder: Path,
+    last_check: Callable[[], None] | None = None,
 ) -> str:
     """Write record.json beside the files and upload the set; returns the artefact's id.
 
     The id is that of the trial, so the same trial finished twice (its driver died in between)
     registers once.
+
+    Args:
+        last_check: the fencing check; what it raises stops the registration.
     """
     artefact = f"{ticket.sweep}-{ticket.trial}"
     record = {
@@ -33,12 +42,13 @@ def register_artefact(
         "config": dict(ticket.config),
         "setup": dict(settings["setup"]),
         "metrics": finite(finished.metrics),
-        "lineage": dict(finished.record.get("lineage", {})),
+        "lineage": _lineage(ticket, finished),
         "cost": {
             "seconds": finished.busy_seconds,
             "usd": finished.busy_seconds * settings["usd_per_hour"] / 3600,
         },
         "versions": dict(finished.record.get("versions", {})),
+        "environment": recorded_environment(),
         "created_at": time.time(),
         "record": {
             key: value
@@ -47,8 +57,24 @@ def register_artefact(
         },
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True, allow_nan=False))
-    store.put_files(folder, store.layout.artefact(finished.kind, artefact))
+    store.put_files(folder, store.layout.artefact(finished.kind, artefact), last_check)
     return artefact
+
+
+def registered_metrics(store: Store, kind: str, artefact: str) -> dict[str, float | None]:
+    """What its record says: of a trial that was finished twice, the numbers of what was kept."""
+    metrics: dict[str, float | None] = store.read_json(
+        store.layout.artefact(kind, artefact) + RECORD
+    )["metrics"]
+    return metrics
+
+
+def _lineage(ticket: Ticket, finished: Finished) -> dict[str, Any]:
+    """With the artefacts that the trial was given, by hash, before what its kind says."""
+    lineage = dict(finished.record.get("lineage", {}))
+    given = [{"id": one["id"], "sha256": one["sha256"]} for one in ticket.inputs]
+    own = [parent for parent in lineage.get("parents", ()) if parent not in given]
+    return {**lineage, "parents": [*given, *own]}
 
 
 def artefact_records(store: Store) -> Iterator[tuple[dict[str, Any], str]]:

@@ -2,7 +2,7 @@
 
 It knows nothing of Ray: the searcher and the scheduler of Tune are thin windows onto it. Every
 decision is made from the log, so a driver that starts after a crash, or beside others, decides the
-same.
+same. All of it runs in Tune's thread but what is said to be for others.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.control.current_spec import CurrentSpec
 from orchestrator.log.events import (
+    BudgetWarned,
     Cancelled,
     Checkpointed,
     Closed,
@@ -32,39 +33,18 @@ from orchestrator.log.events import (
 )
 from orchestrator.log.state import SweepState, TrialState
 from orchestrator.log.sweep_log import SweepLog
+from orchestrator.money.budget import BUDGET_RULE, BudgetUse, budget_use
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.stopping import Verdict, judge_guards, judge_standing, stratum_of
 from orchestrator.store import Store
-from orchestrator.trials.checkpoints import Checkpoints
+from orchestrator.trials.ends import Ends
 from orchestrator.trials.leases import Leases
+from orchestrator.trials.ticket import Ticket as Ticket
 
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS_WITHOUT_PROGRESS = 20
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """The right to run one trial, as it travels through Tune to the trial's actor."""
-
-    sweep: str
-    trial: str
-    epoch: int
-    config: Mapping[str, Any]
-    total_tokens: int
-    report_points: tuple[int, ...]
-    rungs: tuple[int, ...]
-    """Where it waits for a verdict; between them it works on while its reports travel."""
-    max_members: int
-
-    def to_json(self) -> dict[str, Any]:
-        points = {"report_points": [*self.report_points], "rungs": [*self.rungs]}
-        return {**vars(self), "config": dict(self.config), **points}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Ticket:
-        points = {name: tuple(value[name]) for name in ("report_points", "rungs")}
-        return cls(**{**value, **points})
+UNUSABLE = "the sweep cannot run here now"
 
 
 class Done:
@@ -81,9 +61,12 @@ class Desk:
         self.max_members = max_members
         assert log.writer is not None
         self.leases = Leases(store, sweep, log.writer.id)
+        self.ends = Ends(store, sweep, log)
         self.sampler = spec.build_sampler()
+        self._current_spec = CurrentSpec(store, sweep, spec)
         self.held: dict[str, Ticket] = {}
         self.draining = False
+        """Nothing more is handed out, and what comes back goes to the queue. For others too."""
         self.allowed: int | None = None
         """Trials that this driver may hold at once, by its share of the machine; None: no limit."""
         self.unusable = ""
@@ -94,17 +77,35 @@ class Desk:
     def next(self) -> Ticket | Done | None:
         """The next trial to run; None for "not now"; Done when this driver may end."""
         state = self.log.refresh()
-        if not self.draining and (self.allowed is None or len(self.held) < self.allowed):
+        self._take_over_changes(state)
+        if self._may_hand_out(state):
             ticket = self._runnable(state) or self._suggest(state)
             if ticket is not None:
                 self.held[ticket.trial] = ticket
                 return ticket
         return None if self.held else Done()
 
+    def _take_over_changes(self, state: SweepState) -> None:
+        """What was asked for, or said of this driver, since it last looked."""
+        spec = self._current_spec.look(state)
+        if spec != self.spec:
+            logger.info("the sweep was extended: its spec is taken over")
+            self.spec, self.sampler = spec, spec.build_sampler()
+        if self.leases.holder in state.ended_drivers and not self.draining:
+            logger.warning("this driver was taken for dead: leaving its trials to others")
+            self.draining = True
+
+    def _may_hand_out(self, state: SweepState) -> bool:
+        if self.draining or (self.spec.needs and state.needs_met is None):
+            return False
+        return self.allowed is None or len(self.held) < self.allowed
+
     def _runnable(self, state: SweepState) -> Ticket | None:
-        """An interrupted trial that nobody holds, lowest number first."""
+        """An interrupted trial that nobody holds and nobody paused, lowest number first."""
         for trial in state.by_number():
             if trial.ended or trial.id in self.held or trial.number < 0:
+                continue
+            if state.controls.pause_of(trial.id) is not None and not state.cancelled_by:
                 continue
             if trial.status == "running" and not self._free(trial.holder):
                 continue
@@ -125,11 +126,11 @@ class Desk:
 
     def _suggest(self, state: SweepState) -> Ticket | None:
         """A new configuration, claimed by an exclusive create."""
-        if state.closed is not None:
+        if state.closed is not None or state.controls.paused is not None:
             return None
-        why = self._budget_spent(state)
+        why = self._budget(state).spent
         if why is not None:
-            self.log.append(Closed(reason=why))
+            self.log.append(Closed(reason=why, order=state.controls.max_order))
             return None
         while (number := self._next_number(self.log.state)) < self.sampler.total():
             trial = f"t{number:04d}"
@@ -155,8 +156,15 @@ class Desk:
         epoch = self.leases.take(trial, after_epoch, self._is_gone)
         if epoch is None:
             return None
-        self.log.append(Leased(trial=trial, epoch=epoch))
-        if self._announce_end(trial, epoch):
+        total = self.spec.kind.total_tokens(self.spec.setup, config)
+        life = known.life if known is not None else 0
+        self.log.append(Leased(trial=trial, epoch=epoch, life=life, total_tokens=total))
+        by = self.log.state.cancelled_by
+        is_over = self.ends.announce(trial, epoch, life)
+        if by and not is_over:
+            self.ends.decide(Cancelled(trial=trial, epoch=epoch, life=life, by=by))
+        if by or is_over:
+            self.ends.clear_up(trial)
             return None
         members = self.max_members
         if known is not None and known.num_out_of_memory:
@@ -166,39 +174,21 @@ class Desk:
             trial=trial,
             epoch=epoch,
             config=config,
-            total_tokens=self.spec.kind.total_tokens(self.spec.setup, config),
+            total_tokens=total,
             report_points=tuple(self.spec.report_points(config)),
             rungs=tuple(self.spec.rungs(config)),
             max_members=members,
+            life=life,
+            inputs=met.artefacts if (met := self.log.state.needs_met) is not None else (),
         )
 
-    def _announce_end(self, trial: str, epoch: int) -> bool:
-        """Finish what a dead driver began: it had won the trial's end but not logged it."""
-        key = self.store.layout.end(self.sweep, trial)
-        if not self.store.backend.exists(key):
-            return False
-        end = self.store.read_json(key)
-        types: dict[str, type[TrialEvent]] = {
-            "stopped": Stopped,
-            "diverged": Diverged,
-            "failed": Failed,
-            "finished": Finished,
-            "cancelled": Cancelled,
-        }
-        self.log.append(types[end["event"]].model_validate({**end, "epoch": epoch}))
-        Checkpoints(self.store, self.sweep, trial).remove_all()
-        return True
-
-    def _budget_spent(self, state: SweepState) -> str | None:
-        budget = self.spec.budget
-        spent_usd = sum(trial.usd for trial in state.trials.values())
-        if budget.usd is not None and spent_usd >= budget.usd:
-            return f"budget: ${spent_usd:.2f} of ${budget.usd:.2f} are spent"
-        starts = [d.started.at for d in state.drivers.values()]
-        hours = (time.time() - min(starts)) / 3600 if starts else 0.0
-        if budget.hours is not None and hours >= budget.hours:
-            return f"budget: {hours:.2f} of {budget.hours:g} hours are over"
-        return None
+    def _budget(self, state: SweepState) -> BudgetUse:
+        """What is used of the budget; somebody is told once when it comes near its end."""
+        limits = self.spec.budget
+        use = budget_use(state, limits.usd, limits.hours, time.time(), {self.leases.holder})
+        if use.warning is not None and state.budget_warned is None:
+            self.log.append(BudgetWarned(reason=use.warning))
+        return use
 
     # What comes back
 
@@ -212,7 +202,10 @@ class Desk:
             return False
         kind = result["kind"]
         if result.get("checkpoint_tokens") is not None:
-            self._append(ticket, Checkpointed, tokens=result["checkpoint_tokens"])
+            saved = {"busy_seconds": result.get("checkpoint_busy_seconds")}
+            self._append(ticket, Checkpointed, tokens=result["checkpoint_tokens"], **saved)
+        if kind != "finished" and self._ended_meanwhile(ticket):
+            return False
         if kind == "started":
             self._append(ticket, Started, **result["started"])
             return not self.draining
@@ -224,21 +217,34 @@ class Desk:
             self._on_failed(ticket, result)
         elif kind == "unusable":
             self.unusable, self.draining = result["reason"], True
-            self._on_lost(ticket, result["reason"], process_died=False)
+            self._on_lost(ticket, UNUSABLE, process_died=False)  # the driver's end says why, once
         elif kind in ("preempted", "lost"):
             self._on_lost(ticket, result["reason"], process_died=kind == "lost")
         else:
             raise AssertionError(f"unknown result kind {kind!r}")
         return False
 
+    def _ended_meanwhile(self, ticket: Ticket) -> bool:
+        """Whether somebody else ended it: by a cancel of the trial, or of its whole sweep."""
+        state = self.log.refresh()
+        trial = state.trials[ticket.trial]
+        if not trial.ended and trial.life == ticket.life:
+            if not state.cancelled_by:
+                return False
+            self._end(ticket, Cancelled, by=state.cancelled_by)
+        self._drop(ticket)
+        self.ends.clear_up(ticket.trial)
+        return True
+
     def _on_report(self, ticket: Ticket, result: Mapping[str, Any]) -> bool:
         spec = self.spec
-        state = self.log.refresh()
+        state = self.log.state
         trial = state.trials[ticket.trial]
         metrics, tokens = finite(result["metrics"]), result["tokens"]
         report = Reported(
             trial=ticket.trial,
             epoch=ticket.epoch,
+            life=ticket.life,
             tokens=tokens,
             metrics=metrics,
             busy_seconds=result["busy_seconds"],
@@ -264,14 +270,26 @@ class Desk:
         )
         if judged is None:
             self.log.append(report)
-            return not self.draining
+            return not (self._stop_for_budget(ticket, report) or self.draining)
         at_rung, verdict = judged
         if report.rung is not None:
             report = at_rung.model_copy(update={"cutoff": verdict.cutoff})
         self.log.append(report)
         if verdict.stop:
             self._stop(ticket, at_rung.rung, verdict, tokens)
-        return not (verdict.stop or self.draining)
+            return False
+        return not (self._stop_for_budget(ticket, report) or self.draining)
+
+    def _stop_for_budget(self, ticket: Ticket, report: Reported) -> bool:
+        """With the budget spent, a trial goes as far as its next rung, or its end."""
+        spent = self._budget(self.log.state).spent
+        if spent is None or report.rung is None or report.tokens >= ticket.total_tokens:
+            return False
+        name = self.spec.metric
+        value = report.metrics.get(name)
+        verdict = Verdict(True, BUDGET_RULE, name, value, None, 0, False, spent)
+        self._stop(ticket, report.rung, verdict, report.tokens)
+        return True
 
     def _stop(self, ticket: Ticket, rung: int | None, verdict: Verdict, tokens: int) -> None:
         self._end(
@@ -331,8 +349,10 @@ class Desk:
 
     def on_lost(self, ticket: Ticket, reason: str, process_died: bool = True) -> None:
         """The trial's actor is gone without a word."""
-        if self.held.get(ticket.trial) == ticket and self.leases.holds(ticket.trial, ticket.epoch):
-            self._on_lost(ticket, reason, process_died)
+        is_held = self.held.get(ticket.trial) == ticket
+        is_held = is_held and self.leases.holds(ticket.trial, ticket.epoch)
+        if is_held and not self._ended_meanwhile(ticket):
+            self._on_lost(ticket, reason, process_died and not self.draining)
         self._drop(ticket)
 
     def release_all(self, reason: str) -> None:
@@ -344,19 +364,22 @@ class Desk:
     # Writing
 
     def _append(self, ticket: Ticket, kind: type[TrialEvent], **fields: Any) -> None:
-        self.log.append(kind(trial=ticket.trial, epoch=ticket.epoch, **fields))
+        about = {"trial": ticket.trial, "epoch": ticket.epoch, "life": ticket.life}
+        self.log.append(kind(**about, **fields))
 
     def _end(self, ticket: Ticket, kind: type[TrialEvent], **fields: Any) -> None:
-        """End a trial: the one who creates its end object says how, everybody else repeats it."""
-        event = kind(trial=ticket.trial, epoch=ticket.epoch, **fields)
-        key = self.store.layout.end(self.sweep, ticket.trial)
-        if self.store.create_json(key, event.model_dump(mode="json")):
-            self.log.append(event)
-        else:
-            self._announce_end(ticket.trial, ticket.epoch)
+        """End a trial."""
+        about = {"trial": ticket.trial, "epoch": ticket.epoch, "life": ticket.life}
+        self.ends.decide(kind(**about, **fields))
         self._drop(ticket)
-        Checkpoints(self.store, self.sweep, ticket.trial).remove_all()
+        self.ends.clear_up(ticket.trial)
 
     def _drop(self, ticket: Ticket) -> None:
         if self.held.get(ticket.trial) == ticket:
             del self.held[ticket.trial]
+
+    # For other threads
+
+    def tickets(self) -> list[Ticket]:
+        """What is held now."""
+        return list(self.held.copy().values())

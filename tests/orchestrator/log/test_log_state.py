@@ -61,6 +61,11 @@ def seen(state: SweepState) -> dict[str, Any]:
         "drivers": state.drivers,
         "submitted": state.submitted,
         "closed": state.closed,
+        "paused": (state.controls.paused, state.controls.paused_trials),
+        "priority": state.priority,
+        "extensions": state.controls.extensions,
+        "reopened": state.controls.reopened,
+        "max_order": state.controls.max_order,
         "recent": state.recent,
         "counts": state.counts,
         "numbers": [trial.id for trial in state.by_number()],
@@ -133,6 +138,7 @@ def test_the_whole_log_tells_what_really_happened(played: list[Move]) -> None:
     assert set(state.trials) == {trial.id for trial in world.trials}
     for truth in world.trials:
         told = state.trials[truth.id]
+        assert told.life == truth.life
         if truth.end is not None:
             assert told.status == truth.end
         elif truth.holder is None or truth.holder in world.dead:
@@ -162,9 +168,12 @@ def test_a_trial_that_ended_never_un_ends_nor_changes_its_end(
     }
     before, after = (fold(interleaved(prefix, rng)) for prefix in (early, later))
     for trial_id, trial in before.trials.items():
-        if trial.ended:
+        if trial.ended and after.trials[trial_id].life == trial.life:
             assert after.trials[trial_id].status == trial.status
             assert after.trials[trial_id].ended_at == trial.ended_at
+        elif trial.ended:
+            assert trial.status == "failed" and after.trials[trial_id].life > trial.life
+        if trial.ended:
             assert after.trials[trial_id].artefact == trial.artefact
 
 
@@ -230,23 +239,24 @@ def test_a_cancelled_trial_keeps_what_it_had_learnt() -> None:
 
 
 def test_the_invented_logs_have_what_they_are_made_for() -> None:
-    """Trials taken over, zombies, every end: else the properties above hold of nothing."""
+    """Trials taken over, zombies, lives, every end: else the properties hold of nothing."""
     rng = random.Random(0)
     ends: Counter[str | None] = Counter()
-    num_taken = num_stale = 0
+    num_taken = num_stale = num_retried = 0
     for _ in range(50):
-        played = [(rng.choice(MOVES), rng.randrange(3), rng.randrange(4)) for _ in range(100)]
+        played = [(rng.choice(MOVES), rng.randrange(3), rng.randrange(4)) for _ in range(160)]
         world = play(played)
         ends.update(trial.end for trial in world.trials)
         num_taken += sum(trial.epoch > 1 for trial in world.trials)
+        num_retried += sum(trial.life for trial in world.trials)
         epochs = {trial.id: trial.epoch for trial in world.trials}
         num_stale += sum(
             0 < event.epoch < epochs[event.trial]
             for event in everything(world)
             if isinstance(event, Reported)
         )
-    assert set(ends) == {None, "stopped", "diverged", "finished", "cancelled"}
-    assert min(ends.values()) > 10 and num_taken > 50 and num_stale > 50
+    assert set(ends) == {None, "stopped", "diverged", "finished", "cancelled", "failed"}
+    assert min(ends.values()) > 10 and num_taken > 50 and num_stale > 50 and num_retried > 20
 
 
 def zombie(trial: TrialState, tokens: int) -> list[Any]:

@@ -21,7 +21,13 @@ from orchestrator.log.events import (
     finite,
     parse_event,
 )
-from orchestrator.log.sweep_log import LogReader, LogWriter, SweepLog
+from orchestrator.log.sweep_log import (
+    SEGMENT_BYTES,
+    LogReader,
+    LogWriter,
+    SweepLog,
+    refresh_all,
+)
 from orchestrator.store import Store, StoreError
 from orchestrator.store.folder import FolderBackend
 
@@ -150,6 +156,60 @@ def test_after_a_failed_append_nothing_more_is_lost_or_mixed_up(tmp_path: Path) 
     read += reader.poll()
     assert [event.seq for event in read] == [1, 2, 4]
     assert {event.writer for event in read} == {writer.id}
+
+
+class Rewriting(FolderBackend):
+    """Appends as S3 does, and remembers what was read from where."""
+
+    append_rewrites = True
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.read: list[tuple[str, int]] = []
+
+    def get(self, key: str, offset: int = 0) -> bytes:
+        self.read.append((key, offset))
+        return super().get(key, offset)
+
+
+def test_where_appends_rewrite_a_writer_goes_on_in_small_segments(tmp_path: Path) -> None:
+    backend = Rewriting(tmp_path)
+    store = Store(backend, "test")
+    reader, writer = LogReader(store, "s"), LogWriter(store, "s")
+    appended: list[AnyEvent] = []
+    while len(list(backend.entries("sweeps/s/log/"))) < 3:
+        appended += writer.append(*(leased(number) for number in range(100)))
+    sizes = [entry.num_bytes for entry in backend.entries("sweeps/s/log/")]
+    assert max(sizes) <= SEGMENT_BYTES
+    assert [event.seq for event in reader.poll()] == [event.seq for event in appended]
+    big = [leased(number) for number in range(3 * SEGMENT_BYTES // 100)]
+    assert len(writer.append(*big)) == len(reader.poll()), "more at once than fits stays together"
+
+
+def test_a_reader_asks_only_for_what_grew_and_only_for_its_new_end(tmp_path: Path) -> None:
+    backend = Rewriting(tmp_path)
+    store = Store(backend, "test")
+    reader, writers = LogReader(store, "s"), [LogWriter(store, "s") for _ in range(3)]
+    for writer in writers:
+        writer.append(leased(1))
+    reader.poll()
+    size = len(backend.get(key_of(store, writers[1])))
+    backend.read.clear()
+    assert reader.poll() == [] and backend.read == []
+    writers[1].append(leased(2))
+    assert len(reader.poll()) == 1
+    assert backend.read == [(key_of(store, writers[1]), size)]
+
+
+def test_several_sweeps_are_refreshed_side_by_side(tmp_path: Path) -> None:
+    store = Store(Rewriting(tmp_path), "test")
+    store.backend.reads_at_once = 4
+    logs = [SweepLog(store, f"s{number}") for number in range(9)]
+    for log in logs:
+        LogWriter(store, log.sweep).append(leased(1))
+    refresh_all(logs)
+    assert [list(log.state.trials) for log in logs] == [["t0001"]] * 9
+    refresh_all([])
 
 
 def write_many(root: Path, num: int, done: Any) -> None:

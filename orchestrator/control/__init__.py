@@ -1,0 +1,1 @@
+"""What people ask of sweeps that run: cancel, pause, retry, priority, extend."""
