@@ -8,7 +8,12 @@ import re
 from jobs.kind import Footprint
 from sae.architectures import ArchitectureConfig
 from sae.hooks import hook_width, layer_of
-from sae.memory import member_bytes, shared_bytes, step_flop_per_token
+from sae.memory import (
+    member_bytes,
+    shared_bytes,
+    step_flop_per_token,
+    step_traffic_bytes_per_token,
+)
 from sae.model_shapes import ModelShape, known_shapes, truncated_flop_per_token
 from sae.stream_spec import ModelSpec, StreamSpec
 
@@ -51,6 +56,10 @@ def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) ->
             shape, _deepest_layer(stream, shape), stream.data.context
         ),
         trial_flop_per_token=step_flop_per_token(config, d_in=d_in),
+        trial_traffic_bytes_per_token=step_traffic_bytes_per_token(
+            config, d_in=d_in, batch_tokens=stream.batch_tokens
+        ),
+        trial_is_bfloat16=config.autocast or config.dtype == "bfloat16",
     )
 
 

@@ -40,6 +40,10 @@ class Footprint:
     """Paid once a device: the language model and the activation buffer."""
     shared_flop_per_token: float
     trial_flop_per_token: float
+    trial_traffic_bytes_per_token: float = 0.0
+    """Read from and written to the device's memory in a trial's own steps; 0: never the limit."""
+    trial_is_bfloat16: bool = False
+    """Whether the matrix products of a trial's steps run in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,8 @@ class JobKind(ABC):
     final_metrics: ClassVar[Sequence[Metric]] = ()
     """Measured once, at a trial's end: nothing can be stopped early by them."""
     default_metric: ClassVar[str]
+    takes_input_files: ClassVar[bool] = False
+    """Whether a trial wants the files of the artefacts that its sweep needs, on its own machine."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -263,6 +269,10 @@ class JobKind(ABC):
     @abstractmethod
     def footprint(self, setup: Any, config: Config) -> Footprint:
         """Memory and work of one trial, from formulas alone: no torch, no network."""
+
+    def shared_key(self, setup: Any) -> str:
+        """Names what a footprint's `shared_bytes` are paid for: sweeps of equal keys share it."""
+        return f"{self.name} {setup.model_dump_json()}"
 
     @abstractmethod
     def runner(self, context: TrialContext) -> TrialRunner:

@@ -231,6 +231,9 @@ class SaeTrain(JobKind):
         stream = self.stream_spec(setup, "auto")
         return footprint(stream, self.architecture(setup, config), setup.evaluation.ce_tokens)
 
+    def shared_key(self, setup: SaeTrainSetup) -> str:
+        return self.stream_spec(setup, "auto").key
+
     def runner(self, context: TrialContext) -> TrialRunner:
         from jobs.runners.sae_pack import SaePackRunner
 

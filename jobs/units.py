@@ -134,7 +134,8 @@ def format_tokens(tokens: int) -> str:
 def format_rounded(count: float) -> str:
     """A count in about three digits, for tables: 131k, 1.23M."""
     for unit in ("T", "B", "M", "k"):
-        if count >= TOKEN_UNITS[unit]:
+        # What would be rounded up to a thousand is one of the next unit.
+        if count >= 0.9995 * TOKEN_UNITS[unit]:
             return f"{_three_digits(count / TOKEN_UNITS[unit])}{unit}"
     return _three_digits(count)
 

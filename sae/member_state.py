@@ -1,23 +1,23 @@
-"""A member's whole state in a folder: safetensors and JSON, so that reading it runs no code."""
+"""Bringing a member to a state that was saved: safetensors and JSON, so that no code is run."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from sae_lens.training.optim import get_lr_scheduler
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sae.member import Member
-from sae.versions import versions
-
-STATE_FILE = "state.json"
-TENSORS_FILE = "state.safetensors"
-FORMAT = 1
+from sae.member_snapshot import FORMAT as FORMAT
+from sae.member_snapshot import STATE_FILE as STATE_FILE
+from sae.member_snapshot import TENSORS_FILE as TENSORS_FILE
+from sae.member_snapshot import MemberSnapshot, snapshot
 
 SCALE_TOLERANCE = 1e-3
 """Relative; the scale is a mean over activations, which differ a little between devices."""
@@ -42,28 +42,26 @@ class BadCheckpoint(ValueError):
 def save_member(member: Member, folder: Path) -> int:
     """Write a member's state into a folder; `state.json` comes last and makes it complete.
 
+    The caller sees to it that nobody steps the member meanwhile; `sae.member_snapshot` has the
+    two halves, of which only the first needs that.
+
     Returns:
         The tokens it stands for.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors_path = folder / TENSORS_FILE
-    tensors = _tensors(member)
-    save_file(tensors, tensors_path)
-    state = {
-        **_numbers(member),
-        "tensor_names": sorted(tensors),
-        "tensor_bytes": tensors_path.stat().st_size,
-    }
-    unfinished = folder / f"{STATE_FILE}.part"
-    unfinished.write_text(json.dumps(state, indent=1), encoding="ascii")
-    _sync(tensors_path)
-    _sync(unfinished)
-    os.replace(unfinished, folder / STATE_FILE)
-    return member.tokens
+    return snapshot(member).write(folder)
 
 
 def load_member(member: Member, folder: Path) -> int:
     """Bring a fresh member of the same configuration to a saved state.
+
+    The state is everything: weights, optimizer moments, schedules, counters, losses, segments.
+    There is no random generator in it, since a member draws nothing after its initial weights:
+    its batches are a function of seed and position.
+
+    A member that is laid out over another `total_tokens` than the saved one (its sweep was
+    extended) keeps all of that too; only its learning rate goes on along the schedule of the new
+    length, at the step where it is. A decay that had begun is so taken back, and begins again at
+    the new end. `member.lengths` records the change.
 
     Returns:
         The tokens it stands for.
@@ -77,53 +75,50 @@ def load_member(member: Member, folder: Path) -> int:
     if sorted(tensors) != state["tensor_names"]:
         raise BadCheckpoint(str(folder), f"{TENSORS_FILE} is of another {STATE_FILE}")
     try:
-        _restore_tensors(member, tensors, state)
+        restore_member(member, MemberSnapshot(tensors, state))
     except RuntimeError as error:
         raise BadCheckpoint(str(folder), f"its tensors do not fit: {error}") from error
-    _restore_numbers(member, state)
     return member.tokens
 
 
-def _tensors(member: Member) -> dict[str, Tensor]:
-    trainer = member.trainer
-    tensors = {f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()}
-    for index, slots in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": tensor for name, tensor in slots.items()}
-    tensors["act_freq_scores"] = trainer.act_freq_scores
-    tensors["n_forward_passes_since_fired"] = trainer.n_forward_passes_since_fired
-    tensors["loss_sum"] = member.losses.sum
-    tensors["loss_max"] = member.losses.max
-    # Copied, since safetensors refuses tensors that share memory or are not contiguous.
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def restore_member(member: Member, saved: MemberSnapshot) -> None:
+    """Bring a fresh member to a snapshot of one of the same configuration; see `load_member`."""
+    state = {"lengths": [(0, saved.numbers["total_tokens"])], **saved.numbers}
+    if state["total_tokens"] != member.total_tokens:
+        state |= schedule_at(member, state["steps"], state["optimizer_groups"])
+        state["lengths"] = [*state["lengths"], (state["steps"], member.total_tokens)]
+    _restore_tensors(member, saved.tensors, state)
+    _restore_numbers(member, state)
 
 
-def _numbers(member: Member) -> dict[str, Any]:
-    trainer = member.trainer
+def schedule_at(member: Member, steps: int, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Where a member's own schedule stands after so many steps.
+
+    Args:
+        groups: the optimizer's groups as saved, whose learning rate is replaced.
+
+    Returns:
+        `lr_scheduler` and `optimizer_groups`, as a state holds them.
+    """
+    settings = member.trainer.cfg
+    stand_in = torch.optim.SGD([torch.zeros(())], lr=settings.lr)
+    scheduler = get_lr_scheduler(
+        settings.lr_scheduler_name,
+        lr=settings.lr,
+        optimizer=stand_in,
+        warm_up_steps=settings.lr_warm_up_steps,
+        decay_steps=settings.lr_decay_steps,
+        training_steps=settings.total_training_steps,
+        lr_end=settings.lr_end if settings.lr_end is not None else settings.lr / 10,
+        num_cycles=settings.n_restart_cycles,
+    )
+    for _ in range(steps):
+        stand_in.step()
+        scheduler.step()
+    lr = stand_in.param_groups[0]["lr"]
     return {
-        "format": FORMAT,
-        "config": member.config.model_dump(mode="json"),
-        "hook": member.hook,
-        "d_in": member.d_in,
-        "total_tokens": member.total_tokens,
-        "batch_tokens": member.batch_tokens,
-        "scale": member.scale,
-        "tokens": member.tokens,
-        "steps": member.steps,
-        "n_frac_active_samples": trainer.n_frac_active_samples,
-        "optimizer_groups": trainer.optimizer.state_dict()["param_groups"],
-        "lr_scheduler": trainer.lr_scheduler.state_dict(),
-        "coefficient_schedulers": {
-            name: scheduler.state_dict()
-            for name, scheduler in trainer.coefficient_schedulers.items()
-        },
-        "losses": {
-            "num_steps": member.losses.num_steps,
-            # As text: a diverged member's NaN is no JSON.
-            "last": {name: repr(value) for name, value in member.losses.last.items()},
-        },
-        "segments": member.segments,
-        "step_seconds": member.step_seconds,
-        "versions": versions(),
+        "lr_scheduler": scheduler.state_dict(),
+        "optimizer_groups": [{**group, "lr": lr} for group in groups],
     }
 
 
@@ -175,9 +170,11 @@ def _check_same_member(member: Member, state: Mapping[str, Any], folder: Path) -
     ]
     different += [
         f"{name}={state[name]!r} there, {getattr(member, name)!r} here"
-        for name in ("hook", "d_in", "total_tokens", "batch_tokens")
+        for name in ("hook", "d_in", "batch_tokens")
         if state[name] != getattr(member, name)
     ]
+    if state["tokens"] > member.total_tokens:
+        different.append(f"tokens={state['tokens']} there, total {member.total_tokens} here")
     if abs(state["scale"] - member.scale) > SCALE_TOLERANCE * member.scale:
         different.append(f"scale={state['scale']:g} there, {member.scale:g} here")
     if different:
@@ -232,10 +229,7 @@ def _restore_numbers(member: Member, state: Mapping[str, Any]) -> None:
         trainer.activation_scaler.scaling_factor = state["scale"]
     member.losses.num_steps = state["losses"]["num_steps"]
     member.losses.last = {name: float(text) for name, text in state["losses"]["last"].items()}
+    member.steppers = list(state.get("steppers", []))
     member.segments = [(first, end) for first, end in state["segments"]]
+    member.lengths = [(step, total) for step, total in state["lengths"]]
     member.earlier_step_seconds = state["step_seconds"]
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

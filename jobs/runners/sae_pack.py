@@ -23,6 +23,7 @@ from jobs.runners.sae_pack_actor import pack_actor
 from jobs.sae_train import SaeTrain
 
 HEARD_EVERY_S = 3.0
+OUTPUT_WITHIN_S = 3.0
 
 
 class SaePackRunner(TrialRunner):
@@ -79,6 +80,17 @@ class SaePackRunner(TrialRunner):
         record = report["record"]
         lineage = {"stream": record["stream"], "segments": record["segments"], "parents": []}
         return Finished(kind="sae", **{**report, "record": {**record, "lineage": lineage}})
+
+    def take_output(self) -> list[str]:
+        if self._pack is None or self._gone.is_set():
+            return []
+        try:
+            lines: list[str] = ray.get(
+                self._pack.take_output.remote(self._member), timeout=OUTPUT_WITHIN_S
+            )
+        except RayError:
+            return []  # the pack is gone, or busy: the trial learns of that elsewhere
+        return lines
 
     def detach(self) -> None:
         self._gone.set()

@@ -6,6 +6,7 @@ trial has not been heard of for a while are dropped; a pack without members ends
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from jobs.runners.output import RecentOutput, keep_output, said_for
 from sae.stream_errors import StreamError
 
 if TYPE_CHECKING:
@@ -58,12 +60,19 @@ class SaePackActor:
         self._idle_since = time.monotonic()
         self._num_attaching = 0
         self._rate = _Rate()
+        self._output = RecentOutput()
+        keep_output(self._output)
+        logging.captureWarnings(True)
         threading.Thread(target=self._run, name="pack", daemon=True).start()
 
     # The stepping thread
 
     def _run(self) -> None:
+        started = time.monotonic()
         self._load_error = self._guarded(self._load)
+        seconds = time.monotonic() - started
+        how = "is loaded" if self._load_error[0] == "ok" else "cannot be loaded"
+        logger.info("the stream %s on %s after %.1f s", how, self._device, seconds)
         self._idle_since = time.monotonic()
         self._loaded.set()
         if self._load_error[0] != "ok" or self._pack is None:
@@ -90,7 +99,7 @@ class SaePackActor:
         """
         assert self._pack is not None
         for member, until in list(self._report_at.items()):
-            answer = self._guarded(partial(self._report_if_due, member, until))
+            answer = self._guarded(partial(self._report_if_due, member, until), member)
             if answer != ("ok", None):
                 self._report_at.pop(member, None)
                 self._reports[member] = answer
@@ -137,6 +146,7 @@ class SaePackActor:
     ) -> Answer:
         """Take a member in; answers with its tokens. Waits for the model to be loaded."""
         self._num_attaching += 1
+        self._output.open(member, from_start=not self._loaded.is_set())
         try:
             return self._attach(member, sweep, config, total, folder)
         finally:
@@ -159,7 +169,7 @@ class SaePackActor:
             self._heard_of[member] = time.monotonic()
             return tokens
 
-        return self._guarded(work)
+        return self._guarded(work, member)
 
     def heard_of(self, members: Sequence[str]) -> None:
         """A trial's actor says that it is still there."""
@@ -196,16 +206,21 @@ class SaePackActor:
                 "at": self._load_now(),
             }
 
-        return self._guarded(work)
+        return self._guarded(work, member)
 
     def save(self, member: str, folder: str) -> Answer:
         """Write a member's state into an empty folder; answers with its tokens."""
 
         def work() -> int:
             assert self._pack is not None
-            return self._pack.save(member, Path(folder))
+            try:
+                return self._pack.save(member, Path(folder))
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise _LocalDiskFull(folder) from error
+                raise
 
-        return self._guarded(work)
+        return self._guarded(work, member)
 
     def finish(self, member: str, folder: str, ce_tokens: int) -> Answer:
         """Export, load back and measure; answers {"metrics", "record", "busy_seconds"}."""
@@ -216,12 +231,17 @@ class SaePackActor:
             seconds = self._seconds(member)
             return {"metrics": report.metrics, "record": report.record, **seconds}
 
-        return self._guarded(work)
+        return self._guarded(work, member)
+
+    def take_output(self, member: str) -> list[str]:
+        """What was logged for a member, or for all, since it was last asked."""
+        return self._output.take(member)
 
     def detach(self, member: str) -> None:
         """Let a member go; no error when it is gone already."""
         for known in (self._heard_of, self._report_at, self._reports):
             known.pop(member, None)
+        self._output.close_reader(member)
         self._draining.discard(member)
         self._sweep_of.pop(member, None)
         if self._pack is not None and member in self._pack.members:
@@ -254,10 +274,11 @@ class SaePackActor:
             "lm_tokens_per_second": self._rate.update(self._stream.lm_tokens),
         }
 
-    def _guarded(self, work: Callable[[], Any]) -> Answer:
+    def _guarded(self, work: Callable[[], Any], member: str = "") -> Answer:
         """Run and answer; what fails here fails one trial and leaves the pack standing."""
         try:
-            return "ok", work()
+            with said_for(member or None):
+                return "ok", work()
         except _ReportFailed as failed:
             return failed.answer
         except BaseException as error:  # noqa: BLE001 - reported whole to the trial that asked
@@ -265,17 +286,30 @@ class SaePackActor:
             from sae.step_backend import is_out_of_memory
 
             text = traceback.format_exc()
-            if isinstance(error, StreamError):
+            if isinstance(error, StreamError | _LocalDiskFull):
                 return "unusable", str(error)
             if isinstance(error, UnknownMember):
                 return "lost", "its pack had dropped it: nothing was heard of it for too long"
             if is_out_of_memory(error):
+                with said_for(member or None):
+                    logger.warning("out of memory\n%s", text.rstrip())
                 return "out_of_memory", str(error).splitlines()[0] if str(
                     error
                 ) else "out of memory"
             worded = isinstance(error, ValueError) and type(error).__module__.startswith("sae.")
             line = str(error) if worded else f"{type(error).__name__}: {error}".splitlines()[0]
             return "failed", (line, text, worded)
+
+
+class _LocalDiskFull(Exception):
+    """No room for a member's state on this machine: no fault of its trial."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return f"this machine's disk is full at {self.folder}; free space there or set TMPDIR"
 
 
 class _ReportFailed(Exception):

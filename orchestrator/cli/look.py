@@ -1,4 +1,4 @@
-"""Commands that only look: watch, ls, show, results, artefacts, logs."""
+"""Commands that only look: watch, ls, show, results, artefacts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.errors import DONE, SWEEP_FAILED, RequestError
+from orchestrator.cli.errors import DONE, SWEEP_FAILED
+from orchestrator.cli.logs import TrialArgument, split_sweep_and_trial
 from orchestrator.cli.options import JsonOption, StoreOption, SweepArgument
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ SweepsArgument = Annotated[
     typer.Argument(
         metavar="ID", help="Sweeps by id; else all that are not over.", show_default=False
     ),
-]
-TrialArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="TRIAL", help="A trial's id or number.", show_default=False),
 ]
 POLL_S = 0.5
 
@@ -78,10 +75,10 @@ def ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     saeq ls
     saeq ls --json | jq '.[] | select(.state == "interrupted").sweep'
     """
-    from orchestrator.view.facts import WatchedSweep
     from orchestrator.view.listing import sweep_table
+    from orchestrator.view.sweep_rows import sweep_rows
 
-    rows = [_sweep_row(each) for each in WatchedSweep.open_all(_open(store))]
+    rows = sweep_rows(_open(store), time.time())
     if as_json:
         _print_json([row.to_json() for row in rows])
     else:
@@ -102,7 +99,7 @@ def show(
     from orchestrator.view.facts import WatchedSweep
     from orchestrator.view.show import find_trial, sweep_json, sweep_page
 
-    sweep, trial = _split(sweep, trial)
+    sweep, trial = split_sweep_and_trial(sweep, trial)
     opened = _open(store)
     watched = WatchedSweep.open(opened, sweep)
     facts, state = watched.facts, watched.log.state
@@ -188,39 +185,6 @@ def artefacts(
         typer.echo(f"files: {opened.local_path(kind_folder)}")
 
 
-def logs(
-    sweep: SweepArgument,
-    trial: TrialArgument = None,
-    store: StoreOption = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on printing what is added.")
-    ] = False,
-) -> None:
-    """What a sweep's drivers printed; with a trial, only its failure's traceback.
-
-    saeq logs gpt2-l8-topk --follow
-    saeq logs gpt2-l8-topk t0007
-    """
-    from orchestrator.view.facts import WatchedSweep
-    from orchestrator.view.output import OutputReader
-    from orchestrator.view.show import find_trial
-
-    sweep, trial = _split(sweep, trial)
-    opened = _open(store)
-    watched = WatchedSweep.open(opened, sweep)
-    if trial is not None:
-        found = find_trial(sweep, trial, watched.log.state)
-        typer.echo(found.traceback.rstrip("\n") or f"trial {found.id} has not failed: no traceback")
-        return
-    reader = OutputReader(opened, sweep)
-    num_written = _write(reader.read())
-    if not num_written and not follow:
-        typer.echo(f"sweep {sweep}: no driver has printed anything", err=True)
-    while follow:
-        time.sleep(POLL_S)
-        _write(reader.read())
-
-
 def _show_trial(store: Store, watched: WatchedSweep, trial: str, as_json: bool) -> None:
     from orchestrator.log.sweep_log import LogReader
     from orchestrator.view.show import trial_json, trial_page
@@ -241,16 +205,6 @@ def _open(store: str | None) -> Store:
     from orchestrator.store import Store
 
     return Store.open(store)
-
-
-def _split(sweep: str, trial: str | None) -> tuple[str, str | None]:
-    """`demo/t0007` is `demo t0007`."""
-    if "/" not in sweep:
-        return sweep, trial
-    if trial is not None:
-        raise RequestError(f"two trials are named: {sweep!r} and {trial!r}; name one")
-    sweep, _, trial = sweep.partition("/")
-    return sweep, trial or None
 
 
 def _watched(store: Store, sweeps: list[str] | None) -> list[WatchedSweep]:
@@ -310,9 +264,3 @@ def _text_lines(text: str) -> list[Text]:
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def _write(text: str) -> int:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-    return len(text)

@@ -10,8 +10,9 @@ StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
-        metavar="FOLDER",
-        help="Where everything durable lives. Else $SAEQ_STORE, else ./saeq-store.",
+        metavar="STORE",
+        help="Where everything durable lives: a folder or s3://BUCKET/PREFIX. Else $SAEQ_STORE, "
+        "else ./saeq-store.",
         show_default=False,
     ),
 ]

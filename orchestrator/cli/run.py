@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def run(
     from orchestrator.log.sweep_status import is_over, sweep_status
     from orchestrator.planning.fits_here import refuse_what_cannot_run_here
     from orchestrator.serving.interrupts import stop_signals_interrupt
-    from orchestrator.serving.local_ray import cluster_address, ray_cluster
+    from orchestrator.serving.local_ray import cluster_address, ray_source
     from orchestrator.serving.supervisor import Outcome, Supervisor
     from orchestrator.spec.sweep import load_sweep
     from orchestrator.view.live import live_view
@@ -93,19 +94,22 @@ def run(
         return _say_result(opened, queued, Outcome("over"), as_json, "is over already")
     with live_view(opened, queued, plain=plain, to_stderr=as_json) as view:
         view.say(f"sweep {queued.id}" if is_new else f"sweep {queued.id}: going on where it was")
+        ray = ray_source(ray_address)
         try:
-            with stop_signals_interrupt(), ray_cluster(ray_address) as address:
-                outcome = Supervisor(opened, queued, address, view.update).run()
+            with stop_signals_interrupt(), closing(ray):
+                outcome = Supervisor(opened, queued, ray, view.update, view.say).run()
         except KeyboardInterrupt:
             outcome = Outcome("interrupted")
     return _say_result(opened, queued, outcome, as_json, "is over")
 
 
 def _submit(spec: SweepSpec, file: Path, store: str | None) -> tuple[QueuedSweep, bool, Store]:
+    from orchestrator.needs.at_submit import refuse_needs_that_cannot_be_met
     from orchestrator.queue import Queue
     from orchestrator.store import Store
 
     opened = Store.open(store)
+    refuse_needs_that_cannot_be_met(spec, opened, file)
     queued, is_new = Queue(opened).submit(spec, file.read_text(encoding="utf-8"))
     return queued, is_new, opened
 

@@ -47,7 +47,8 @@ class DeskSearcher(Searcher):
         if ticket is None:
             return None
         self._tickets[trial_id] = ticket
-        return {"ticket": ticket.to_json(), "settings": self._settings}
+        setup = self._desk.spec.setup.model_dump(mode="json")  # an extension may have changed it
+        return {"ticket": ticket.to_json(), "settings": {**self._settings, "setup": setup}}
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
@@ -70,11 +71,23 @@ class DeskSearcher(Searcher):
 
 
 class DeskScheduler(FIFOScheduler):
-    """Lets the desk judge every result."""
+    """Lets the desk judge every result, and idle actors go."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Called right after the searcher was asked for trials: an actor kept for none goes.
+
+        Tune keeps the actor of a trial that ended for the next one, and with it a placement group
+        that another driver may be waiting for (ray 2.60, `may_keep_one` of its actor cache).
+        """
+        # A scheduler is handed a wrapper that would warn of each look at the actor cache.
+        controller = vars(tune_controller).get("_tune_controller", tune_controller)
+        if controller._actor_cache.num_cached_objects and not controller._pending_trials:
+            controller._cleanup_cached_actors(force_all=True)
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         del tune_controller

@@ -8,11 +8,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,10 +19,8 @@ from typing import TYPE_CHECKING
 from orchestrator.tune.exit_codes import EXIT_DONE, EXIT_DRAINED, EXIT_UNUSABLE
 
 if TYPE_CHECKING:
-    from orchestrator.log.sweep_log import SweepLog
     from orchestrator.planning.placement import Placement
     from orchestrator.spec.sweep import SweepSpec
-    from orchestrator.store import Store
     from orchestrator.trials.desk import Desk
 
 QUIET = {
@@ -41,8 +37,6 @@ QUIET = {
 """Tune keeps nothing for us (the log does) and says nothing on our terminal."""
 
 logger = logging.getLogger(__name__)
-
-DRAIN_WITHIN_S = 4.0
 
 
 def main() -> None:
@@ -66,6 +60,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--sweep", required=True)
     parser.add_argument("--writer", required=True)
     parser.add_argument("--ray-address", required=True)
+    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--drain-within-s", type=float, default=4.0)
+    parser.add_argument("--slots", type=int, default=None)
+    parser.add_argument("--usable-bytes", type=int, default=None)
     return parser.parse_args(argv)
 
 
@@ -78,13 +76,16 @@ def _drive(arguments: argparse.Namespace) -> int:
     from orchestrator.planning.placement import DoesNotFit
     from orchestrator.queue import Queue
     from orchestrator.store import Store
+    from orchestrator.trials.desk import Desk
     from orchestrator.trials.leases import Heartbeat
+    from orchestrator.tune.parent_line import ParentLine
 
+    parent = ParentLine(arguments.slots)
+    parent.start()
     store = Store.open(arguments.store)
     spec = Queue(store).get(arguments.sweep).spec
     writer = LogWriter(store, arguments.sweep, "driver", writer_id=arguments.writer)
     log = SweepLog(store, arguments.sweep, writer)
-    _end_with_parent()
     with Heartbeat(store, arguments.sweep, arguments.writer):
         ray.init(
             address=arguments.ray_address,
@@ -95,28 +96,27 @@ def _drive(arguments: argparse.Namespace) -> int:
         )
         log.refresh()
         try:
-            placement = _placement(spec)
+            placement = _placement(spec, arguments.usable_bytes)
         except DoesNotFit as error:
             log.append(
                 DriverStarted(host=socket.gethostname(), pid=os.getpid()),
                 DriverEnded(driver=arguments.writer, reason=str(error)),
             )
             return EXIT_UNUSABLE
-        code, reason = _work_off(store, arguments.sweep, spec, log, placement)
+        desk = Desk(store, arguments.sweep, spec, log, placement.members)
+        parent.tell(desk)
+        code, reason = _work_off(desk, placement, arguments)
         log.append(DriverEnded(driver=arguments.writer, reason=reason))
     ray.shutdown()
     return code
 
 
-def _work_off(
-    store: Store, sweep: str, spec: SweepSpec, log: SweepLog, placement: Placement
-) -> tuple[int, str]:
+def _work_off(desk: Desk, placement: Placement, arguments: argparse.Namespace) -> tuple[int, str]:
     """Run trials until nothing is left to do here, or until asked to stop: exit code and why."""
+    from orchestrator.control.watch import ControlWatch
     from orchestrator.log.events import DriverStarted
-    from orchestrator.trials.desk import Desk
 
-    num_devices = placement.num_gpus if placement.device == "cuda" else placement.num_nodes
-    log.append(
+    desk.log.append(
         DriverStarted(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -125,14 +125,14 @@ def _work_off(
             num_gpus=placement.num_gpus,
             slots=placement.slots,
             device=placement.device,
-            usd_per_hour=spec.price.usd_per_hour * num_devices,
+            usd_per_hour=_usd_per_hour(desk, placement.device),
         )
     )
-    desk = Desk(store, sweep, spec, log, placement.members)
-    drain = _Drain(desk, sweep)
+    drain = _Drain(desk, arguments.drain_within_s)
     signal.signal(signal.SIGTERM, drain)
     signal.signal(signal.SIGINT, drain)
-    _fit(desk, spec, placement)
+    with ControlWatch(desk):
+        _fit(desk, placement, arguments.scratch)
     desk.release_all("its driver ended")
     if desk.unusable:
         return EXIT_UNUSABLE, desk.unusable
@@ -141,8 +141,20 @@ def _work_off(
     return EXIT_DONE, "nothing left to do here"
 
 
-def _placement(spec: SweepSpec) -> Placement:
-    """Raises DoesNotFit."""
+def _usd_per_hour(desk: Desk, device: str) -> float:
+    import ray
+
+    from orchestrator.money.ray_prices import price_of_cluster
+
+    return price_of_cluster(desk.spec.price.usd_per_hour, ray.nodes(), device, desk.store)
+
+
+def _placement(spec: SweepSpec, usable_bytes: int | None) -> Placement:
+    """Raises DoesNotFit.
+
+    Args:
+        usable_bytes: what is left of a device beside other drivers' streams; None: all of it.
+    """
     import ray
 
     from orchestrator.planning.devices import this_machine
@@ -150,15 +162,19 @@ def _placement(spec: SweepSpec) -> Placement:
     from orchestrator.planning.plan import trials_that_fit
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return place(spec, nodes, trials_that_fit(spec, this_machine(spec.device)))
+    machine = this_machine(spec.device)
+    if usable_bytes is not None:
+        machine = machine.model_copy(update={"usable_bytes": usable_bytes})
+    return place(spec, nodes, trials_that_fit(spec, machine))
 
 
-def _fit(desk: Desk, spec: SweepSpec, placement: Placement) -> None:
+def _fit(desk: Desk, placement: Placement, scratch: Path) -> None:
     from ray import tune
 
     from orchestrator.tune.adapters import DeskScheduler, DeskSearcher
     from orchestrator.tune.trial import SweepTrial
 
+    spec = desk.spec
     settings = {
         "store": desk.store.url,
         "job": spec.job,
@@ -171,33 +187,29 @@ def _fit(desk: Desk, spec: SweepSpec, placement: Placement) -> None:
         "resources": {"CPU": placement.cpus_per_trial, "GPU": placement.gpus_per_trial},
     }
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.slots)
-    scratch = Path(tempfile.mkdtemp(prefix="saeq-tune-"))
-    try:
-        tune.Tuner(
-            SweepTrial,
-            tune_config=tune.TuneConfig(
-                search_alg=DeskSearcher(desk, settings),
-                scheduler=DeskScheduler(desk),
-                num_samples=-1,
-                max_concurrent_trials=placement.slots,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=str(scratch),
-                name=f"{desk.sweep}-{os.getpid()}",
-                verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    tune.Tuner(
+        SweepTrial,
+        tune_config=tune.TuneConfig(
+            search_alg=DeskSearcher(desk, settings),
+            scheduler=DeskScheduler(desk),
+            num_samples=-1,
+            max_concurrent_trials=placement.slots,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(scratch),
+            name=f"{desk.sweep}-{os.getpid()}",
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
 
 
 class _Drain:
     """Signal handler: packs give their members back, Tune's loop ends, at the latest in time."""
 
-    def __init__(self, desk: Desk, sweep: str) -> None:
-        self._desk, self._sweep = desk, sweep
+    def __init__(self, desk: Desk, within_s: float) -> None:
+        self._desk, self._within_s = desk, within_s
         self.asked = False
 
     def __call__(self, signum: int, frame: object) -> None:
@@ -219,27 +231,15 @@ class _Drain:
         places = (t.started.pack for t in self._desk.log.state.trials.values() if t.started)
         for name in {place for place in places if place}:
             try:
-                ray.get_actor(name, namespace=NAMESPACE).drain.remote(self._sweep)
+                ray.get_actor(name, namespace=NAMESPACE).drain.remote(self._desk.sweep)
             except (ValueError, RayError):
                 logger.info("pack %s is gone already", name)
 
     def _leave_in_time(self) -> None:
         """Of itself: a thread that talks to a Ray that died may wait for it for a minute."""
-        time.sleep(DRAIN_WITHIN_S)
-        logger.warning("not everything came back within %.0f s: leaving", DRAIN_WITHIN_S)
+        time.sleep(self._within_s)
+        logger.warning("not everything came back within %.0f s: leaving", self._within_s)
         os._exit(EXIT_DRAINED)
-
-
-def _end_with_parent(poll_s: float = 1.0) -> None:
-    """Drain when the process that started us is gone, however it went."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(poll_s)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
