@@ -3,8 +3,12 @@
 All three start from a loaded model and end with trained SAEs: no evaluation, no export, no logging.
 Each way first trains two batches that are not timed; then the ways alternate and medians count.
 
+Rows: `2048` (d_sae 2048, k 16 to 72), `8192` (d_sae 8192, k 32, SAELens together only), and `pack`:
+a whole pack against the slower of its halves, the bare forward pass and the steps alone.
+
     python -m benchmarks.vs_saelens --repeats 3
-    python -m benchmarks.vs_saelens --repeats 1 --tokens 4096 --only ours
+    python -m benchmarks.vs_saelens --row 8192
+    python -m benchmarks.vs_saelens --row 2048 --repeats 1 --tokens 4096 --only ours --no-save
 
 Shape suffixes: C = contexts, T = context length.
 """
@@ -16,7 +20,7 @@ import logging
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pydoc_data.topics import topics
@@ -42,8 +46,6 @@ from sae.stream import ActivationStream
 from sae.stream_spec import DEFAULT_BLOCK_BATCHES, DataSpec, ModelSpec, StreamSpec
 
 HOOK = "model.layers.10"
-K = tuple(range(16, 73, 8))
-D_SAE = 2048
 LR = 3e-4
 CONTEXT = 128
 BATCH_TOKENS = 1024
@@ -52,18 +54,41 @@ WARM_UP_BATCHES = 2
 IDLE_LOAD = 1.0
 """Processes already running when we start, above which wall-clock times mean little."""
 
-WORK = f"8 topk SAEs, d_sae {D_SAE}, SmolLM2-135M layer 10"
-SINGLE, MULTI, OURS = "single", "multi", "ours"
+SINGLE, MULTI, OURS, FORWARD, STEPS = "single", "multi", "ours", "forward", "steps"
 NAMES = {
     SINGLE: "SAELens LanguageModelSAETrainingRunner, 8 runs",
     MULTI: "SAELens MultiSAETrainingRunner",
+    FORWARD: "the language model's forward pass alone",
+    STEPS: "the SAEs' steps alone, on ready activations",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Eight SAEs, and the ways they are trained in."""
+
+    d_sae: int
+    k: tuple[int, ...]
+    ways: tuple[str, ...]
+
+    @property
+    def work(self) -> str:
+        sparsity = f"k {self.k[0]}" + (f"..{self.k[-1]}" if len(set(self.k)) > 1 else "")
+        return f"{len(self.k)} topk SAEs, d_sae {self.d_sae}, {sparsity}, SmolLM2-135M layer 10"
+
+
+ROWS = {
+    "2048": Row(2048, tuple(range(16, 73, 8)), (SINGLE, MULTI, OURS)),
+    "8192": Row(8192, (32,) * 8, (MULTI, OURS)),
+    "pack": Row(2048, tuple(range(16, 73, 8)), (FORWARD, STEPS, OURS)),
 }
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the three ways share."""
+    """What the ways share."""
 
+    row: Row
     language_model: LanguageModel
     dataset: Dataset
     device: str
@@ -97,12 +122,14 @@ def shared_arguments(setting: Setting, num_tokens: int) -> dict[str, Any]:
 
 
 def sae_config(setting: Setting, k: int) -> TopKTrainingSAEConfig:
-    return TopKTrainingSAEConfig(d_in=setting.d_in, d_sae=D_SAE, k=k, device=setting.device)
+    return TopKTrainingSAEConfig(
+        d_in=setting.d_in, d_sae=setting.row.d_sae, k=k, device=setting.device
+    )
 
 
 def train_single(setting: Setting, num_tokens: int) -> None:
     """One run of SAELens's runner after the other."""
-    for k in K:
+    for k in setting.row.k:
         with proxy(setting) as model:
             config = LanguageModelSAERunnerConfig(
                 sae=sae_config(setting, k),
@@ -119,15 +146,14 @@ def train_multi(setting: Setting, num_tokens: int) -> None:
     """SAELens's runner of several SAEs on one forward pass."""
     with proxy(setting) as model:
         config = MultiSAETrainingRunnerConfig(
-            saes={f"k{k}": sae_config(setting, k) for k in K},
+            saes={f"sae{n}": sae_config(setting, k) for n, k in enumerate(setting.row.k)},
             hook_names=HOOK,
             **shared_arguments(setting, num_tokens),
         )
         MultiSAETrainingRunner(config, override_dataset=setting.dataset, override_model=model).run()
 
 
-def train_ours(setting: Setting, num_tokens: int) -> None:
-    """A pack on our stream; SAELens's normalisation and initial bias, so that steps are equal."""
+def our_stream(setting: Setting, num_tokens: int) -> ActivationStream:
     spec = StreamSpec(
         model=ModelSpec(builtin="smollm2-135m"),
         data=DataSpec(builtin="python-docs", context=CONTEXT),
@@ -138,29 +164,73 @@ def train_ours(setting: Setting, num_tokens: int) -> None:
         lm_batch_contexts=LM_BATCH_CONTEXTS,
         device=setting.device,
     )
-    stream = ActivationStream(spec, setting.device, language_model=setting.language_model)
-    pack = Pack(stream, setting.device)
-    for k in K:
+    return ActivationStream(spec, setting.device, language_model=setting.language_model)
+
+
+def train_ours(setting: Setting, num_tokens: int) -> None:
+    """A pack on our stream; SAELens's normalisation and initial bias, so that steps are equal."""
+    train_pack(our_stream(setting, num_tokens), setting, num_tokens)
+
+
+def train_pack(source: Any, setting: Setting, num_tokens: int) -> None:
+    pack = Pack(source, setting.device)
+    for number, k in enumerate(setting.row.k):
         config = parse_architecture(
             {
                 "architecture": "topk",
-                "d_sae": D_SAE,
+                "d_sae": setting.row.d_sae,
                 "k": k,
                 "lr": LR,
                 "normalize_activations": "none",
                 "b_dec_init": "zeros",
             }
         )
-        pack.attach(f"k{k}", config, num_tokens)
-        pack.set_target(f"k{k}", num_tokens)
+        pack.attach(f"sae{number}", config, num_tokens)
+        pack.set_target(f"sae{number}", num_tokens)
     while pack.run_step():
         pass
+
+
+class ReadyActivations:
+    """A stream's first batches over and over, as if somebody else had made them."""
+
+    def __init__(self, stream: ActivationStream, num_batches: int = 2) -> None:
+        self._stream = stream
+        self._batches = [stream.batch_at(number) for number in range(num_batches)]
+
+    def batch_at(self, position: int) -> dict[str, torch.Tensor]:
+        return self._batches[position % len(self._batches)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_ready: dict[str, ReadyActivations] = {}
+
+
+def steps_alone(setting: Setting, num_tokens: int) -> None:
+    """The same SAEs, the same steps, no language model; made ready in the untimed round."""
+    if setting.device not in _ready:
+        _ready[setting.device] = ReadyActivations(our_stream(setting, 2 * BATCH_TOKENS))
+    train_pack(_ready[setting.device], setting, num_tokens)
+
+
+def forward_alone(setting: Setting, num_tokens: int) -> None:
+    """The pass up to the hook over as many contexts as have so many tokens beside their first."""
+    num_contexts = -(-num_tokens // (CONTEXT - 1))
+    starts = range(0, num_contexts, LM_BATCH_CONTEXTS)
+    for start in starts:
+        rows = setting.dataset[start : min(num_contexts, start + LM_BATCH_CONTEXTS)]["input_ids"]
+        tokens_CT = torch.tensor(rows, device=setting.device)
+        setting.language_model.activations(tokens_CT, (HOOK,))
 
 
 WAYS: dict[str, Callable[[Setting, int], None]] = {
     SINGLE: train_single,
     MULTI: train_multi,
     OURS: train_ours,
+    FORWARD: forward_alone,
+    STEPS: steps_alone,
 }
 
 
@@ -207,12 +277,50 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def measure(
+    setting: Setting, ways: Sequence[str], *, num_tokens: int, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of every way at every repeat; they take turns, so that all see the same machine."""
+    for way in ways:
+        timed(way, setting, WARM_UP_BATCHES * BATCH_TOKENS)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for repeat in range(repeats):
+        for way in ways:
+            seconds[way].append(timed(way, setting, num_tokens))
+            print(f"{setting.row.work}, repeat {repeat + 1}: {way} {seconds[way][-1]:.2f} s")
+    return seconds
+
+
+def reported(row: Row, seconds: Mapping[str, Sequence[float]], num_tokens: int) -> list[Any]:
+    """One line against each way, or against the slower half of a pack."""
+    median = {way: statistics.median(times) for way, times in seconds.items()}
+    against = [way for way in row.ways if way != OURS and way in median]
+    if row is ROWS["pack"]:
+        against = [max(against, key=lambda way: median[way])] if against else []
+    if OURS not in median:
+        return []
+    return [
+        {
+            "work": f"{row.work}, {num_tokens} tokens each",
+            "against": NAMES[way],
+            "ours": round(median[OURS], 3),
+            "theirs": round(median[way], 3),
+            "unit": "s",
+            "ratio": round(median[way] / median[OURS], 3),
+            "runs": {name: [round(run, 3) for run in times] for name, times in seconds.items()},
+        }
+        for way in against
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--row", choices=list(ROWS), action="append", default=[])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=16 * BATCH_TOKENS, help="for each SAE")
     parser.add_argument("--only", choices=list(WAYS), action="append", default=[])
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--no-save", action="store_true", help="print the rows only")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     if load > IDLE_LOAD:
@@ -220,31 +328,17 @@ def main() -> None:
     logging.getLogger("sae_lens").setLevel(logging.ERROR)
     device = resolve_device(arguments.device).type
     language_model = LanguageModel.load(ModelSpec(builtin="smollm2-135m"), device, (HOOK,))
-    setting = Setting(language_model, tokenized(language_model), device)
-    ways = arguments.only or list(WAYS)
-    for way in ways:
-        timed(way, setting, WARM_UP_BATCHES * BATCH_TOKENS)
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for repeat in range(arguments.repeats):
-        for way in ways:
-            seconds[way].append(timed(way, setting, arguments.tokens))
-            print(f"repeat {repeat + 1}: {way} {seconds[way][-1]:.2f} s")
-    median = {way: statistics.median(times) for way, times in seconds.items()}
-    rows = [
-        {
-            "work": f"{WORK}, {arguments.tokens} tokens each",
-            "against": name,
-            "ours": round(median[OURS], 3),
-            "theirs": round(median[way], 3),
-            "unit": "s",
-            "ratio": round(median[way] / median[OURS], 3),
-            "load_at_start": round(load, 2),
-            "runs": {each: [round(run, 3) for run in seconds[each]] for each in (OURS, way)},
-        }
-        for way, name in NAMES.items()
-        if way in median and OURS in median
-    ]
-    save_report("vs_saelens", device, rows)
+    dataset = tokenized(language_model)
+    rows = []
+    for name in arguments.row or ROWS:
+        row = ROWS[name]
+        ways = [way for way in row.ways if way in (arguments.only or row.ways)]
+        setting = Setting(row, language_model, dataset, device)
+        seconds = measure(setting, ways, num_tokens=arguments.tokens, repeats=arguments.repeats)
+        rows += reported(row, seconds, arguments.tokens)
+    rows = [{**row, "load_at_start": round(load, 2)} for row in rows]
+    bench = "-".join(["vs_saelens", *arguments.row])
+    save_report(bench, device, rows, keep=not arguments.no_save)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ from orchestrator.planning.machine import GPU_SHARE, free_device_bytes, num_cpus
 EFFICIENCY = 0.4
 """Share of the peak that matrix products of these shapes reach, for estimates not measured."""
 
+BANDWIDTH_EFFICIENCY = 0.6
+"""Share of the memory bandwidth that passes over whole tensors reach, where not measured."""
+
 CPU_FLOP_PER_CYCLE = 32
 """fp32, one core with AVX2: two fused multiply-adds on 8 lanes a cycle."""
 
@@ -37,6 +40,8 @@ class DeviceProfile(BaseModel):
     """Dense peak; what the language model runs at on a GPU. On a CPU the fp32 peak."""
     fp32_flop_per_second: float = Field(gt=0)
     """Peak outside the tensor cores; what SAEs in fp32 run at."""
+    bytes_per_second: float | None = Field(default=None, gt=0)
+    """Of its memory; None where nobody knows, and arithmetic alone is counted."""
     num_devices: int = Field(default=1, gt=0)
     """How many of them work side by side."""
     here: bool = False
@@ -57,7 +62,9 @@ class UnknownDevice(ValueError):
         return f"device {self.name!r} is unknown; known devices: {', '.join(known)}.{hint}"
 
 
-def _gpu(name: str, memory_mib: int, bf16_tflops: float, fp32_tflops: float) -> DeviceProfile:
+def _gpu(
+    name: str, memory_mib: int, bf16_tflops: float, fp32_tflops: float, gb_per_second: float
+) -> DeviceProfile:
     return DeviceProfile(
         name=name,
         kind="cuda",
@@ -65,23 +72,24 @@ def _gpu(name: str, memory_mib: int, bf16_tflops: float, fp32_tflops: float) -> 
         usable_bytes=int(memory_mib * 1024**2 * GPU_SHARE),
         bf16_flop_per_second=bf16_tflops * 1e12,
         fp32_flop_per_second=fp32_tflops * 1e12,
+        bytes_per_second=gb_per_second * 1e9,
     )
 
 
 # Memory as nvidia-smi reports it; NVIDIA's data sheets: dense bf16 (fp16 on T4), fp32 without
-# tensor cores.
+# tensor cores, bandwidth of the memory.
 GPUS: dict[str, DeviceProfile] = {
     gpu.name: gpu
     for gpu in (
-        _gpu("T4-16", 15360, 65, 8.1),
-        _gpu("L4-24", 23034, 121, 30.3),
-        _gpu("A10G-24", 23028, 70, 31.2),
-        _gpu("RTX4090-24", 24564, 165, 82.6),
-        _gpu("A100-40", 40960, 312, 19.5),
-        _gpu("L40S-48", 46068, 362, 91.6),
-        _gpu("A100-80", 81920, 312, 19.5),
-        _gpu("H100-80", 81559, 989, 66.9),
-        _gpu("H200-141", 143771, 989, 66.9),
+        _gpu("T4-16", 15360, 65, 8.1, 320),
+        _gpu("L4-24", 23034, 121, 30.3, 300),
+        _gpu("A10G-24", 23028, 70, 31.2, 600),
+        _gpu("RTX4090-24", 24564, 165, 82.6, 1008),
+        _gpu("A100-40", 40960, 312, 19.5, 1555),
+        _gpu("L40S-48", 46068, 362, 91.6, 864),
+        _gpu("A100-80", 81920, 312, 19.5, 2039),
+        _gpu("H100-80", 81559, 989, 66.9, 3350),
+        _gpu("H200-141", 143771, 989, 66.9, 4800),
     )
 }
 

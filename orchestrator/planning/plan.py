@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from jobs.kind import Footprint
-from orchestrator.money.prices import usd_per_hour
+from orchestrator.money.node_price import NOT_KNOWN, node_price
 from orchestrator.planning.calibration import Calibration
-from orchestrator.planning.devices import EFFICIENCY, DeviceProfile
+from orchestrator.planning.devices import BANDWIDTH_EFFICIENCY, EFFICIENCY, DeviceProfile
 from orchestrator.planning.expectation import Expectation, expected_share
 from orchestrator.planning.placement import DEFAULT_MEMBERS, DoesNotFit
 from orchestrator.spec.sweep import SweepSpec
@@ -23,7 +23,8 @@ COUNTED_CONFIGURATIONS = 256
 """Memory and work are added up over this many trials at most and scaled to all."""
 
 FORMULA_BASIS = (
-    f"formula: FLOP at {EFFICIENCY:.0%} of peak (bf16 for the language model, fp32 for trials)"
+    f"formula: FLOP at {EFFICIENCY:.0%} of peak (bf16 for the language model, fp32 for trials "
+    f"without autocast), or bytes at {BANDWIDTH_EFFICIENCY:.0%} of bandwidth if that takes longer"
 )
 CPU_FORMULA_BASIS = f"formula: FLOP at {EFFICIENCY:.0%} of the cores' fp32 peak"
 MEASURED_BASIS = "measured here by --calibrate"
@@ -248,15 +249,15 @@ def _on_device(
 ) -> DevicePlan:
     largest = max((each.footprint for each in work), key=lambda f: f.trial_bytes)
     members = trials_per_device(spec, device, largest)
-    price, price_basis = usd_per_hour(device.name, spec.price.usd_per_hour)
+    price = node_price(spec.price.usd_per_hour, {}, device=device.name)
     hours, usd, basis, notes = None, None, "does not fit", []
     if members:
         measured = calibration if device.here else None
         basis = _basis(device, measured)
         seconds = _seconds(spec, device, members, work, measured)
         hours = _between(seconds / 3600 / device.num_devices, share)
-        if price is not None:
-            usd = _between(seconds / 3600 * price, share)
+        if price.usd_per_hour is not None:
+            usd = _between(seconds / 3600 * price.usd_per_hour, share)
         notes = _over_budget(spec, hours, usd)
     else:
         need = format_bytes(largest.shared_bytes + largest.trial_bytes)
@@ -271,7 +272,7 @@ def _on_device(
         hours=hours,
         hours_basis=basis,
         usd=usd,
-        usd_basis=price_basis,
+        usd_basis=price.source,
         notes=tuple(notes),
     )
 
@@ -297,12 +298,23 @@ def _seconds(
             each.tokens * per_token + each.num_reports * measured.report_seconds for each in work
         )
     shared_rate = members * device.bf16_flop_per_second * EFFICIENCY
-    trial_rate = device.fp32_flop_per_second * EFFICIENCY
     return scale * sum(
         each.tokens * each.footprint.shared_flop_per_token / shared_rate
-        + each.tokens * each.footprint.trial_flop_per_token / trial_rate
+        + each.tokens * _trial_seconds_per_token(device, each.footprint)
         for each in work
     )
+
+
+def _trial_seconds_per_token(device: DeviceProfile, footprint: Footprint) -> float:
+    """Of a trial's own steps: arithmetic, or memory traffic where that takes longer."""
+    peak = (
+        device.bf16_flop_per_second if footprint.trial_is_bfloat16 else device.fp32_flop_per_second
+    )
+    arithmetic = footprint.trial_flop_per_token / (peak * EFFICIENCY)
+    if device.bytes_per_second is None:
+        return arithmetic
+    bandwidth = device.bytes_per_second * BANDWIDTH_EFFICIENCY
+    return max(arithmetic, footprint.trial_traffic_bytes_per_token / bandwidth)
 
 
 def _over_budget(spec: SweepSpec, hours: Between, usd: Between | None) -> list[str]:
@@ -312,6 +324,8 @@ def _over_budget(spec: SweepSpec, hours: Between, usd: Between | None) -> list[s
         ("usd", spec.budget.usd, usd),
     ):
         if limit is None or need is None:
+            if limit is not None:
+                notes.append(f"budget.{name} {limit:g} holds nothing: {NOT_KNOWN}")
             continue
         expected = need.at_most if need.expected is None else need.expected
         if expected > limit:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from difflib import get_close_matches
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from sae_lens.saes.sae import TrainingSAE
 
     AnyTrainingSAE: TypeAlias = "TrainingSAE[Any]"
+
+AUTO_LR = 2e-4
+AUTO_LR_NUM_LATENTS = 2**14
+"""`lr: auto` is AUTO_LR at this width."""
 
 DRAWING = Lock()
 """Held while weights are drawn from torch's global generator, which all threads share."""
@@ -51,12 +55,12 @@ class ArchitectureConfig(BaseModel):
     """Width of the dictionary, in latents."""
     hook: str | None = None
     """Module whose output is reconstructed; not asked for where the sweep has only one."""
-    lr: float = Field(default=3e-4, gt=0)
-    """Adam's learning rate after warm-up."""
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 3e-4
+    """Adam's learning rate after warm-up, or `auto`: 2e-4 / sqrt(d_sae / 2^14)."""
     lr_schedule: Literal["constant", "cosineannealing"] = "constant"
     """What the learning rate does between warm-up and decay."""
     lr_end: float | None = Field(default=None, ge=0)
-    """Where the cosine ends; a tenth of `lr` unless asked for."""
+    """Where the cosine ends; a tenth of the learning rate unless asked for."""
     lr_warm_up_steps: int = Field(default=0, ge=0)
     """Steps in which the learning rate rises linearly."""
     lr_decay_steps: int = Field(default=0, ge=0)
@@ -97,9 +101,21 @@ class ArchitectureConfig(BaseModel):
             )
 
     @property
+    def learning_rate(self) -> float:
+        """Adam's learning rate after warm-up, as a number.
+
+        `auto` falls with the square root of the width (Gao et al. 2024, arXiv 2406.04093, figure
+        3), with the constant that EleutherAI's sparsify and dictionary_learning fitted to it:
+        7.07e-5 at 131072 latents.
+        """
+        if self.lr == "auto":
+            return AUTO_LR / (self.d_sae / AUTO_LR_NUM_LATENTS) ** 0.5
+        return self.lr
+
+    @property
     def final_lr(self) -> float:
-        """Where the cosine ends: `lr_end`, else a tenth of `lr`, as sae_lens has it."""
-        return self.lr / 10 if self.lr_end is None else self.lr_end
+        """Where the cosine ends: `lr_end`, else a tenth of the rate, as sae_lens has it."""
+        return self.learning_rate / 10 if self.lr_end is None else self.lr_end
 
     @property
     def sparsity(self) -> float:
@@ -122,8 +138,9 @@ class ArchitectureConfig(BaseModel):
             total_steps: length of the training where it is known: warm-ups and decay must fit.
         """
         faults = []
-        if self.final_lr > self.lr:
-            faults.append(f"lr_end={self.final_lr:g} exceeds lr={self.lr:g}; lower lr_end")
+        if self.final_lr > self.learning_rate:
+            given = f"{self.learning_rate:g}" + (" (auto)" if self.lr == "auto" else "")
+            faults.append(f"lr_end={self.final_lr:g} exceeds lr={given}; lower lr_end")
         if self.lr_schedule == "cosineannealing" and self.lr_decay_steps and self.final_lr == 0:
             faults.append(
                 f"lr_end=0 leaves lr_decay_steps={self.lr_decay_steps} nothing to decay; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 
 from jobs import JobKind
 from jobs.kind import Footprint
-from orchestrator.money.prices import TYPICAL_USD_PER_HOUR, usd_per_hour
+from orchestrator.money.node_price import node_price
+from orchestrator.money.prices import TYPICAL_USD_PER_HOUR
 from orchestrator.planning.calibration import Calibration, CalibrationFailed, calibrate
 from orchestrator.planning.devices import (
+    EFFICIENCY,
     GPUS,
     DeviceProfile,
     UnknownDevice,
@@ -115,6 +118,35 @@ def test_a_grid_is_counted_whole_and_shown_in_part() -> None:
 def test_trials_per_device_are_what_memory_leaves_beside_the_model() -> None:
     assert made().devices[0].trials_per_device == 4  # (1000 - 600) / 100
     assert made().devices[0].packs == 3
+
+
+def seconds_on(
+    footprint: Footprint, device: DeviceProfile, monkeypatch: pytest.MonkeyPatch
+) -> float:
+    monkeypatch.setattr(JobKind.by_name["sae_train"], "footprint", lambda *_: footprint)
+    hours = made(devices=[device]).devices[0].hours
+    assert hours is not None
+    return hours.at_most * 3600
+
+
+def test_memory_traffic_counts_where_it_takes_longer_than_arithmetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = replace(FOOTPRINT, shared_flop_per_token=0.0, trial_traffic_bytes_per_token=1e6)
+    slow = GPU.model_copy(update={"bytes_per_second": 1e9})
+    fast = GPU.model_copy(update={"bytes_per_second": 1e12})
+    tokens = 12 * 64000
+    arithmetic = tokens * 1e7 / (1e11 * EFFICIENCY)
+    assert seconds_on(steps, slow, monkeypatch) == pytest.approx(tokens * 1e6 / (1e9 * 0.6))
+    assert seconds_on(steps, fast, monkeypatch) == pytest.approx(arithmetic)
+    assert seconds_on(steps, GPU, monkeypatch) == pytest.approx(arithmetic)
+
+
+def test_trials_in_bfloat16_run_at_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = replace(FOOTPRINT, shared_flop_per_token=0.0)
+    in_bfloat16 = replace(steps, trial_is_bfloat16=True)
+    ratio = seconds_on(steps, GPU, monkeypatch) / seconds_on(in_bfloat16, GPU, monkeypatch)
+    assert ratio == pytest.approx(10)  # 1e12 over 1e11
 
 
 def test_the_sweep_may_ask_for_fewer_trials_per_device() -> None:
@@ -258,7 +290,7 @@ def test_an_unknown_device_is_answered_with_the_known_ones() -> None:
 
 def test_every_device_of_the_table_has_a_price() -> None:
     assert set(TYPICAL_USD_PER_HOUR) == set(GPUS)
-    assert usd_per_hour("nowhere", 0.0)[0] is None
+    assert node_price(0.0, {}, device="nowhere").usd_per_hour is None
 
 
 def test_this_machine_has_memory_and_arithmetic() -> None:
