@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 LIMIT_SECONDS = 900
 """A first run may have to convert or fetch a language model."""
@@ -34,7 +34,11 @@ class Calibration(BaseModel):
     shared_seconds_per_token: float
     """Of the language model, for one token of the stream, whoever trains on it."""
     trial_seconds_per_token: float
-    """Of one trial's own step."""
+    """Of one trial's own step, and its share of what is neither that nor the language model."""
+    waiting_share: float = Field(default=0.0, ge=0, le=1)
+    """Of that time, what went into no step: batches, text, disk, and the loop itself."""
+    optimizer_share: float | None = Field(default=None, ge=0, le=1)
+    """Of the steps, what went into the optimizer; None if the backend does not tell."""
     report_seconds: float
     """Of one trial's measurement on held-out tokens."""
     checkpoint_seconds: float
@@ -51,15 +55,24 @@ class Calibration(BaseModel):
             num_reports: measurements on the way.
             checkpoint_interval_s: time from one checkpoint to the next.
         """
+        own = tokens * self.trial_seconds_per_token
+        steps = own * (1 - self.waiting_share)
         seconds = {
             "language model": tokens * self.shared_seconds_per_token / members,
-            "training steps": tokens * self.trial_seconds_per_token,
+            **self._steps_and_optimizer(steps),
+            "waiting": own - steps,
             "evaluation": num_reports * self.report_seconds,
         }
         num_checkpoints = members * sum(seconds.values()) // checkpoint_interval_s + 1
         seconds["checkpoints"] = num_checkpoints * self.checkpoint_seconds
         total = sum(seconds.values())
         return {name: part / total for name, part in seconds.items()}
+
+    def _steps_and_optimizer(self, seconds: float) -> dict[str, float]:
+        if self.optimizer_share is None:
+            return {"training steps with their optimizer": seconds}
+        optimizer = seconds * self.optimizer_share
+        return {"training steps": seconds - optimizer, "optimizer": optimizer}
 
 
 class CalibrationFailed(ValueError):

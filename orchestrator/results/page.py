@@ -71,9 +71,13 @@ def _columns(results: Results, rows: Sequence[ResultRow]) -> list[Column]:
             if name != results.facts.metric
         ),
         Column("time", [cells.countdown(row.seconds or None) for row in rows], 7, right=True),
-        Column("cost", [cells.usd(row.usd or None) for row in rows], 8, right=True),
+        Column("cost", [_cost(row) for row in rows], 8, right=True),
         Column("how it ended", [how_it_ended(row) for row in rows], 6, shrinks_to=30),
     ]
+
+
+def _cost(row: ResultRow) -> str:
+    return cells.usd(row.usd or None, is_estimate=row.usd_is_estimate)
 
 
 def _parameter_column(name: str, rows: Sequence[ResultRow]) -> Column:
@@ -145,7 +149,8 @@ def summary(results: Results) -> list[str]:
         spent.append(f"early stopping saved {cells.percent(results.saved)}")
     spent.append(f"{cells.duration(seconds)} of device time")
     if money:
-        spent.append(cells.usd(money))
+        about = any(row.usd_is_estimate for row in results.rows)
+        spent.append(cells.usd(money, is_estimate=about))
     return [
         f"{cells.one_line(results.facts.id)} {results.status}: {total} trials: {counts or '-'}",
         "; ".join(spent),
@@ -174,7 +179,8 @@ def _place_lines(results: Results, store: Store) -> list[Text]:
     for stratum, row in results.best_by_stratum().items():
         if row.artefact is not None:
             prefix = store.layout.artefact(results.facts.artefact_kind, row.artefact)
-            path = os.path.relpath(store.local_path(prefix))
-            shown = store.local_path(prefix) if path.startswith("..") else path
+            path = store.local_path(prefix)
+            near = path if "://" in path else os.path.relpath(path)
+            shown = path if near.startswith("..") else near
             lines.append(Text.assemble((f"best of {stratum}: ", "bright_black"), shown))
     return lines

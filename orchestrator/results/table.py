@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.log.state import SweepState, TrialState
 from orchestrator.log.sweep_status import SweepStatus, sweep_status
+from orchestrator.money.node_price import rests_on_estimate
 from orchestrator.results.frontier import Point, pareto
 from orchestrator.view import cells
 from orchestrator.view.facts import SweepFacts
@@ -34,6 +35,8 @@ class ResultRow:
     seconds: float
     """Device time."""
     usd: float
+    usd_is_estimate: bool
+    """Whether a typical price stands in for one that nobody named."""
     reason: str
     stratum: str
     on_frontier: bool
@@ -51,6 +54,7 @@ class ResultRow:
             "artefact": self.artefact,
             "seconds": round(self.seconds, 3),
             "usd": round(self.usd, 6),
+            "usd_is_estimate": self.usd_is_estimate,
             "reason": self.reason,
         }
 
@@ -151,6 +155,7 @@ def _row(facts: SweepFacts, trial: TrialState, on_frontier: bool) -> ResultRow:
         artefact=trial.artefact,
         seconds=trial.busy_seconds,
         usd=trial.usd,
+        usd_is_estimate=rests_on_estimate(trial),
         reason=trial.reason,
         stratum=facts.stratum(trial.config, trial.metrics),
         on_frontier=on_frontier,
@@ -186,7 +191,7 @@ def _is_number(word: str) -> bool:
 
 
 FIXED_COLUMNS = ("trial", "state", "stratum", "on_frontier", "tokens", "total_tokens")
-END_COLUMNS = ("seconds", "usd", "artefact", "reason")
+END_COLUMNS = ("seconds", "usd", "usd_is_estimate", "artefact", "reason")
 
 
 def results_csv(results: Results) -> str:

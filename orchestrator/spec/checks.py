@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs import JobKind
+from orchestrator.needs.where import WAY_OUT, BadCondition, parse_where
 from orchestrator.samplers import SamplerConfig
 from orchestrator.spec.config_checks import config_faults
 from orchestrator.spec.faults import Fault, KeyPath, closest, listed
@@ -52,13 +53,27 @@ def _setup_faults(parts: Parts) -> Iterator[Fault]:
 
 
 def _needs_faults(parts: Parts) -> Iterator[Fault]:
-    needs = getattr(parts.rest, "needs", ())
-    for index, need in enumerate(needs):
-        yield Fault(
-            ("needs", index),
-            f"waits for artefacts of sweep {need.sweep!r}, which this version cannot do yet",
-            way_out="remove needs and start this sweep when the other one has finished",
-        )
+    """What shows without the store; `orchestrator.needs.at_submit` asks the rest."""
+    kinds = sorted({kind.artefact_kind for kind in JobKind.by_name.values()})
+    for index, need in enumerate(getattr(parts.rest, "needs", ())):
+        path: KeyPath = ("needs", index)
+        if need.sweep == getattr(parts.rest, "name", None):
+            rule = "is this sweep itself, which would wait for ever"
+            yield Fault((*path, "sweep"), rule, need.sweep, "name another sweep")
+        wanted = need.select
+        if wanted.kind not in kinds:
+            rule, near = "no job kind makes such artefacts", closest(wanted.kind, kinds)
+            way_out = f"use one of {listed(kinds)}"
+            yield Fault((*path, "select", "kind"), rule, wanted.kind, way_out, near)
+        ways = ("best", "top", "all", "pareto")
+        asked = [way for way in ways if getattr(wanted, way) not in (None, False)]
+        if len(asked) > 1:
+            rule = f"only one of {listed(ways)} can be asked for"
+            yield Fault((*path, "select"), rule, " and ".join(asked), f"keep {asked[0]} alone")
+        try:
+            parse_where(wanted.where)
+        except BadCondition as error:
+            yield Fault((*path, "select", "where"), error.detail, error.text, WAY_OUT)
 
 
 def _length_faults(parts: Parts) -> Iterator[Fault]:

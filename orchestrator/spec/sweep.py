@@ -59,7 +59,7 @@ class BudgetConfig(BaseModel):
     usd: Usd | None = None
     """Dollars over all trials."""
     hours: Hours | None = None
-    """Hours since the sweep's first driver started."""
+    """Hours in which at least one driver was alive; a night in which nothing ran counts nothing."""
 
 
 class PackConfig(BaseModel):
@@ -86,7 +86,8 @@ class PriceConfig(BaseModel):
     model_config = _FROZEN
 
     usd_per_hour: Usd = 0.0
-    """Dollars an hour for one device: a GPU, or a machine without one."""
+    """Dollars an hour for one device: a GPU, or a machine without one; not given: the node's label
+    saeq-usd-per-hour, else its spot price, else a typical one."""
 
 
 class NeedSelect(BaseModel):
@@ -105,7 +106,7 @@ class NeedSelect(BaseModel):
     pareto: bool = False
     """Those on the frontier."""
     where: str | None = None
-    """A condition such as "l0 < 64"."""
+    """A condition on metrics and parameters, such as "l0 < 64 and architecture == 'topk'"."""
 
 
 class Need(BaseModel):
@@ -116,7 +117,7 @@ class Need(BaseModel):
     sweep: str
     """Name of the other sweep."""
     select: NeedSelect
-    """Which of its artefacts."""
+    """Which of its artefacts: at most one of best, top, all and pareto; none of them is all."""
 
 
 class SweepSpec(BaseModel):

@@ -10,6 +10,7 @@ from typing import Any
 from jobs.units import format_duration, format_rounded, format_usd
 
 UNKNOWN = "-"
+ABOUT = "~"
 BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 ASCII_BLOCKS = "_.-=+*#@"
 FRACTIONS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"
@@ -68,10 +69,10 @@ def countdown(value: Any) -> str:
     return f"{minutes}:{seconds:02d}"
 
 
-def usd(value: Any) -> str:
-    """Dollars."""
+def usd(value: Any, *, is_estimate: bool = False) -> str:
+    """Dollars; `~` stands before those that rest on a typical price."""
     found = known(value)
-    return UNKNOWN if found is None else format_usd(found)
+    return UNKNOWN if found is None else (ABOUT if is_estimate else "") + format_usd(found)
 
 
 def parameter(value: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from orchestrator.money.budget import BudgetUse
 from orchestrator.view import cells
 from orchestrator.view.columns import Column, cut, flowed, table_lines
 from orchestrator.view.event_lines import EventLine, clock_time
@@ -25,6 +26,7 @@ __all__ = ["ViewModel", "frame", "frame_lines", "view_model"]
 
 MIN_EVENTS, MAX_EVENTS, MAX_WAITING = 3, 12, 4
 UNLIMITED_ROWS = 10_000
+BUDGET_CELLS = 10
 SHORT_NAMES = {"architecture": "arch", "normalize_activations": "norm"}
 MANY_SWEEPS = 3
 """From so many on, each gets a line instead of a paragraph."""
@@ -127,7 +129,7 @@ def _slots(header: Header) -> str:
 
 
 def _money(header: Header) -> str:
-    spent = cells.usd(header.spent_usd)
+    spent = cells.usd(header.spent_usd, is_estimate=header.spent_is_estimate)
     if header.usd_per_hour is None:
         return spent
     return f"{spent} at {cells.usd(header.usd_per_hour)}/h"
@@ -150,10 +152,36 @@ def _bars(bars: Sequence[SweepBar], width: int, ascii_only: bool) -> list[Text]:
         ]
         if len(bars) > 1:
             pieces.append(_labelled("ETA", cells.duration(bar.eta_s)))
+        if bar.budget.share is not None:
+            pieces.append(_budget(bar.budget, ascii_only))
         lines += [Text(""), *flowed(pieces, width)]
         lines.append(status_bar(dict(bar.counts), width, ascii_only=ascii_only))
         lines += flowed(counts_legend(dict(bar.counts), ascii_only=ascii_only), width)
     return [*lines, Text("")]
+
+
+def _budget(budget: BudgetUse, ascii_only: bool) -> Text:
+    """A small bar of what is used, and the limits in words."""
+    share = budget.share or 0.0
+    bar = cells.progress_bar(share, 1.0, BUDGET_CELLS, ascii_only=ascii_only)
+    style = budget_style(budget)
+    return Text.assemble(
+        ("budget ", "bright_black"),
+        (bar, style or "cyan"),
+        " ",
+        (", ".join(budget.parts), style or "bold"),
+    )
+
+
+def budget_style(budget: BudgetUse) -> str:
+    """Yellow when it comes near its end, red when it is spent."""
+    if budget.spent is not None:
+        return "bold red"
+    return "bold yellow" if budget.warning is not None else ""
+
+
+def _budget_share(budget: BudgetUse) -> Text:
+    return Text(cells.percent(budget.share), style=budget_style(budget))
 
 
 def _bar_table(bars: Sequence[SweepBar], width: int, ascii_only: bool) -> list[Text]:
@@ -167,6 +195,7 @@ def _bar_table(bars: Sequence[SweepBar], width: int, ascii_only: bool) -> list[T
         Column("done", [f"{b.num_ended}/{b.num_trials}" for b in bars], right=True),
         Column("best", [cells.number(b.best) for b in bars], rank=1, right=True),
         Column("saved", [cells.percent(b.saved or None) for b in bars], rank=5, right=True),
+        Column("budget", [_budget_share(b.budget) for b in bars], rank=2, right=True),
         Column("ETA", [cells.duration(b.eta_s) for b in bars], rank=4, right=True),
     ]
     return [Text(""), *table_lines(columns, width, ascii_only=ascii_only), Text("")]

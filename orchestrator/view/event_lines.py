@@ -7,14 +7,23 @@ from dataclasses import dataclass
 
 from orchestrator.log.events import (
     AnyEvent,
+    BudgetWarned,
     Cancelled,
     Closed,
+    ControlEvent,
     Diverged,
     DriverEnded,
     DriverStarted,
+    Extended,
     Failed,
     Finished,
+    NeedsMet,
+    Paused,
     Preempted,
+    Prioritised,
+    Reopened,
+    Resumed,
+    Retried,
     Started,
     Stopped,
     Submitted,
@@ -87,6 +96,14 @@ def _words(event: AnyEvent) -> tuple[str, str] | None:
             return ("resumed" if event.tokens > 0 else "started"), _started(event)
         case Submitted() | DriverStarted() | DriverEnded() | Closed():
             return _sweep_words(event)
+        case BudgetWarned():
+            return "budget", event.reason
+        case Retried():
+            return "retried", f"by {event.by}" if event.by else "retried"
+        case ControlEvent():
+            return _order_words(event)
+        case NeedsMet():
+            return "needs", _needs_words(event)
         case _:
             return None
 
@@ -102,6 +119,39 @@ def _sweep_words(event: Submitted | DriverStarted | DriverEnded | Closed) -> tup
             return "driver", f"{event.driver} ended: {event.reason}"
         case Closed():
             return "closed", f"no further trials: {event.reason}"
+
+
+def _order_words(event: ControlEvent) -> tuple[str, str] | None:
+    match event:
+        case Paused():
+            how = "what runs goes on to its end" if event.keep_running else "what runs is let go"
+            return "paused", f"{event.trial or 'the sweep'} by {event.by}; {how}"
+        case Resumed():
+            return "resumed", f"{event.trial or 'the sweep'} by {event.by}"
+        case Prioritised():
+            return "priority", f"{event.priority} by {event.by}"
+        case Extended():
+            return "extended", f"to {_extended_to(event)} by {event.by}"
+        case Reopened():
+            return "reopened", f"by {event.by}"
+        case _:
+            return None
+
+
+def _extended_to(event: Extended) -> str:
+    parts = [
+        *([f"{event.trials} trials"] if event.trials is not None else []),
+        *([f"{cells.tokens(event.tokens)} tokens"] if event.tokens is not None else []),
+        *([cells.usd(event.usd)] if event.usd is not None else []),
+        *([f"{event.hours:g} h"] if event.hours is not None else []),
+    ]
+    return " and ".join(parts)
+
+
+def _needs_words(event: NeedsMet) -> str:
+    ids = [str(one.get("id", "")) for one in event.artefacts]
+    more = f", ... ({len(ids)} in all)" if len(ids) > 3 else ""
+    return f"takes {', '.join(ids[:3])}{more}"
 
 
 def _stopped(event: Stopped) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 from rich.text import Text
 
 from orchestrator.log.state import SweepState
-from orchestrator.log.sweep_status import is_over, sweep_status
+from orchestrator.log.sweep_status import SweepStatus, is_over, sweep_status
+from orchestrator.money.budget import WARN_FROM, budget_use
+from orchestrator.money.node_price import rests_on_estimate
 from orchestrator.view import cells
 from orchestrator.view.columns import Column, table_lines
 from orchestrator.view.facts import SweepFacts
@@ -26,14 +28,18 @@ class SweepRow:
 
     sweep: str
     job: str
-    state: str
+    state: SweepStatus
     num_ended: int
     num_trials: int
     counts: Mapping[str, int]
     metric: str
     best: float | None
     usd: float
+    usd_is_estimate: bool
+    """Whether a typical price stands in for one that nobody named."""
     seconds: float
+    budget_share: float | None
+    """How much of its budget is used; None where it has none."""
     age_s: float | None
     """Since it was submitted."""
     why: str
@@ -51,7 +57,9 @@ class SweepRow:
             "metric": self.metric,
             "best": self.best,
             "usd": round(self.usd, 6),
+            "usd_is_estimate": self.usd_is_estimate,
             "seconds": round(self.seconds, 3),
+            "budget_share": None if self.budget_share is None else round(self.budget_share, 4),
             "age_seconds": None if self.age_s is None else round(self.age_s, 3),
             "why": self.why,
         }
@@ -74,7 +82,9 @@ def sweep_row(facts: SweepFacts, state: SweepState, now: float) -> SweepRow:
         metric=facts.metric,
         best=best_value(facts, state),
         usd=sum(trial.usd for trial in trials),
+        usd_is_estimate=any(rests_on_estimate(trial) for trial in trials),
         seconds=sum(trial.busy_seconds for trial in trials),
+        budget_share=budget_use(state, facts.budget_usd, facts.budget_hours, now).share,
         age_s=None if facts.submitted_at is None else max(now - facts.submitted_at, 0.0),
         why="" if is_over(status) else why_it_waits(facts, state),
     )
@@ -93,11 +103,20 @@ def sweep_table(
         Column("done", [f"{row.num_ended}/{row.num_trials}" for row in rows], right=True),
         Column("best", [_best(row) for row in rows], 2),
         Column("time", [cells.countdown(row.seconds or None) for row in rows], 5, right=True),
-        Column("spent", [cells.usd(row.usd or None) for row in rows], 3, right=True),
+        Column("spent", [_spent(row) for row in rows], 3, right=True),
         Column("age", [cells.duration(row.age_s) for row in rows], 4, right=True),
         Column("why it waits", [row.why for row in rows], 1, shrinks_to=16),
     ]
     return table_lines(columns, width, ascii_only=ascii_only)
+
+
+def _spent(row: SweepRow) -> Text:
+    """Dollars, and the share of the budget once it comes near its end."""
+    spent = Text(cells.usd(row.usd or None, is_estimate=row.usd_is_estimate))
+    if row.budget_share is not None and row.budget_share >= WARN_FROM:
+        style = "bold red" if row.budget_share >= 1 else "bold yellow"
+        spent.append(f" {cells.percent(row.budget_share)} of budget", style=style)
+    return spent
 
 
 def _best(row: SweepRow) -> str:

@@ -164,11 +164,17 @@ def _summary_line(model: ViewModel) -> Text:
             f"{bar.num_trials} done ({counts})",
             f"best {bar.metric} {cells.number(bar.best)}",
             f"SAE tokens {cells.rate(model.header.sae_tokens_per_second)}",
-            f"spent {cells.usd(model.header.spent_usd)}",
+            f"spent {_spent(model)}",
+            *([f"budget {', '.join(bar.budget.parts)}"] if bar.budget.parts else []),
             f"ETA {cells.duration(bar.eta_s)}",
         ]
         lines.append("; ".join(parts))
     return Text("\n".join(lines) or "no sweeps")
+
+
+def _spent(model: ViewModel) -> str:
+    header = model.header
+    return cells.usd(header.spent_usd, is_estimate=header.spent_is_estimate)
 
 
 def is_plain(console: Console) -> bool:

@@ -36,10 +36,17 @@ OTHER_STYLES = {
     "preempted": "blue",
     "started": "cyan",
     "resumed": "cyan",
+    "budget": "bold yellow",
     "driver": "bright_black",
     "submitted": "bright_black",
     "closed": "bright_black",
     "interrupted": "blue",
+    "paused": "blue",
+    "priority": "bright_black",
+    "extended": "bright_black",
+    "reopened": "bright_black",
+    "needs": "bright_black",
+    "retried": "cyan",
 }
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from orchestrator.log.events import DriverStarted, Reported
 from orchestrator.log.state import SweepState, TrialState
-from orchestrator.log.sweep_status import SweepStatus, is_over, sweep_status
+from orchestrator.log.sweep_status import SweepStatus, is_over, num_to_suggest, sweep_status
+from orchestrator.money.budget import BudgetUse, budget_use
+from orchestrator.money.node_price import rests_on_estimate
 from orchestrator.view import cells, pace
 from orchestrator.view.event_lines import EventLine, event_line
 from orchestrator.view.facts import SweepFacts
@@ -29,6 +31,8 @@ class Header:
     sae_tokens_per_second: float | None
     lm_tokens_per_second: float | None
     spent_usd: float | None
+    spent_is_estimate: bool
+    """Whether a typical price stands in for one that nobody named."""
     usd_per_hour: float | None
     eta_s: float | None
     silent_s: float | None
@@ -50,6 +54,7 @@ class SweepBar:
     eta_s: float | None
     saved: float | None
     """Share of the tokens that early stopping saved so far."""
+    budget: BudgetUse
 
     @property
     def num_ended(self) -> int:
@@ -146,14 +151,13 @@ def _bar(facts: SweepFacts, state: SweepState, now: float) -> SweepBar:
         metric=facts.metric,
         eta_s=None if is_over(status) else pace.sweep_eta_s(facts.num_trials, state, now),
         saved=pace.saved_share(state),
+        budget=budget_use(state, facts.budget_usd, facts.budget_hours, now),
     )
 
 
 def num_unseen(facts: SweepFacts, state: SweepState) -> int:
     """Trials still to be suggested."""
-    if state.closed is not None:
-        return 0
-    return max(facts.num_trials - len(state.trials), 0)
+    return num_to_suggest(facts.num_trials, state) if facts.num_trials else 0
 
 
 def best_value(facts: SweepFacts, state: SweepState) -> float | None:
@@ -188,7 +192,10 @@ def _header(sweeps: Watched, bars: Sequence[SweepBar], now: float) -> Header:
         sae_tokens_per_second=pace.total_rate(running),
         lm_tokens_per_second=pace.language_model_rate(running),
         spent_usd=_spent(sweeps),
-        usd_per_hour=sum(d.usd_per_hour for d in drivers) or None,
+        spent_is_estimate=any(
+            rests_on_estimate(trial) for _, state in sweeps for trial in state.trials.values()
+        ),
+        usd_per_hour=_machines(drivers, "usd_per_hour") or None,
         eta_s=max((bar.eta_s for bar in bars if bar.eta_s is not None), default=None),
         silent_s=min((s for s in silences if s is not None), default=None) if all_silent else None,
     )
@@ -263,7 +270,7 @@ def _waiting(facts: SweepFacts, state: SweepState) -> list[WaitingRow]:
             facts.id,
             trial.id,
             cells.parameters(trial.config, facts.searched),
-            "; ".join(part for part in (cells.one_line(trial.reason), why) if part),
+            "; ".join(part for part in (_own_reason(state, trial), why) if part),
         )
         for trial in state.by_number()
         if trial.status == "queued"
@@ -274,11 +281,25 @@ def _waiting(facts: SweepFacts, state: SweepState) -> list[WaitingRow]:
     return rows
 
 
+def _own_reason(state: SweepState, trial: TrialState) -> str:
+    """Why this trial waits, beside what all of its sweep wait for."""
+    pause = state.controls.pause_of(trial.id)
+    if pause is not None:
+        return f"paused by {pause.by}" if pause.trial else ""
+    return cells.one_line(trial.reason)
+
+
 def why_it_waits(facts: SweepFacts, state: SweepState) -> str:
     """Why a sweep's waiting trials do not run now; empty when none waits."""
     waits = state.counts["queued"] + num_unseen(facts, state)
     if not waits:
         return ""
+    pause = state.controls.paused
+    if pause is not None:
+        return f"paused by {pause.by}; `saeq resume` goes on"
+    unmet = facts.why_unmet() if state.needs_met is None else ""
+    if unmet:
+        return unmet
     live = [driver for driver in state.drivers.values() if driver.ended is None]
     if not live and state.drivers:
         return "nobody works on it; `saeq run` with its file goes on"

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from orchestrator.log.state import SweepState, TrialState
+from orchestrator.log.sweep_status import num_to_suggest
+from orchestrator.money.budget import ended_by_budget
 from orchestrator.view.cells import known
 
 MIN_ENDS_TO_EXPECT_FROM = 3
@@ -89,7 +91,7 @@ def sweep_eta_s(num_trials: int, state: SweepState, now: float) -> float | None:
     rate, expected = total_rate(running), expected_tokens(state)
     if rate is None or expected is None:
         return None
-    unseen = 0 if state.closed is not None else max(num_trials - len(trials), 0)
+    unseen = num_to_suggest(num_trials, state) if num_trials else 0
     waiting = sum(
         max(min(expected, t.total_tokens) - t.checkpoint_tokens, 0.0)
         for t in trials
@@ -118,6 +120,6 @@ def saved_share(state: SweepState) -> float | None:
     saved = sum(
         max(trial.total_tokens - trial.tokens, 0)
         for trial in state.trials.values()
-        if trial.status in ("stopped", "diverged")
+        if trial.status in ("stopped", "diverged") and not ended_by_budget(trial)
     )
     return saved / asked if asked else None

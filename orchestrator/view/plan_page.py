@@ -15,7 +15,6 @@ from orchestrator.spec.units import (
     format_bytes,
     format_duration,
     format_rounded,
-    format_tokens,
     format_usd,
 )
 
@@ -71,7 +70,7 @@ def _tokens(plan: Plan) -> str:
 def _stopping(spec: SweepSpec, plan: Plan) -> str:
     if not plan.rungs:
         return f"{plan.scheduler}: every trial runs to its end"
-    rungs = ", ".join(format_tokens(rung) for rung in plan.rungs)
+    rungs = ", ".join(format_rounded(rung) for rung in plan.rungs)
     strata = f" within equal {', '.join(spec.strata)}" if spec.strata else " over the whole sweep"
     return f"{plan.scheduler} on {spec.metric} at {rungs} tokens,{strata}"
 
@@ -105,7 +104,8 @@ def _measured(spec: SweepSpec, plan: Plan) -> str:
 
 
 def _configurations(spec: SweepSpec, plan: Plan) -> RenderableType:
-    names = [name for name in spec.space.names if name in spec.space.searched]
+    searched = [name for name in spec.space.names if name in spec.space.searched]
+    names = [name for name in searched if any(d.varies for d in spec.space.entries[name])]
     fixed = {
         name: value
         for name, value in plan.configurations[0].items()
@@ -119,10 +119,20 @@ def _configurations(spec: SweepSpec, plan: Plan) -> RenderableType:
         table.add_column(name, overflow="fold")
     for number, config in enumerate(plan.configurations):
         table.add_row(str(number), *(_value(config, name) for name in names))
-    if not fixed:
-        return table
-    line = "the same in all: " + ", ".join(f"{name} {_value(fixed, name)}" for name in fixed)
-    return Group(table, Text(line, style="dim"), Text())
+    lines = []
+    if following := [_following(spec, name) for name in searched if name not in names]:
+        lines.append("where they apply: " + ", ".join(following))
+    if fixed:
+        shared = ", ".join(f"{name} {_value(fixed, name)}" for name in fixed)
+        lines.append(f"the same in all: {shared}")
+    return Group(table, *(Text(f"{line}\n", style="dim") for line in lines))
+
+
+def _following(spec: SweepSpec, name: str) -> str:
+    """A parameter that has one value under each of its conditions."""
+    alternatives = spec.space.entries[name]
+    values = [_value({name: value}, name) for each in alternatives for value in each.corners()]
+    return f"{name} {' or '.join(values)}"
 
 
 def _value(config: Mapping[str, Any], name: str) -> str:
@@ -160,6 +170,8 @@ def _devices(plan: Plan) -> RenderableType:
 def _pair(between: Between | None, shown: Any) -> str:
     if between is None:
         return DASH
+    if between.expected == between.at_most:
+        return str(shown(between.at_most))
     expected = DASH if between.expected is None else shown(between.expected)
     return f"{expected} / {shown(between.at_most)}"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from rich.text import Text
 
 from orchestrator.log.events import AnyEvent, TrialEvent
+from orchestrator.log.find_trial import UnknownTrial as UnknownTrial
+from orchestrator.log.find_trial import find_trial as find_trial
 from orchestrator.log.state import DriverState, SweepState, TrialState
 from orchestrator.log.sweep_status import sweep_status
+from orchestrator.money.node_price import rests_on_estimate
 from orchestrator.view import cells
 from orchestrator.view.columns import Column, table_lines
 from orchestrator.view.event_lines import EventLine, day_time, event_line
@@ -20,32 +22,6 @@ from orchestrator.view.model import best_value, num_unseen, place_of, why_it_wai
 
 HISTORY_ROWS = 12
 SHOWN_METRICS = ("fvu", "l0", "dead_fraction", "loss", "explained_variance", "ce_recovered")
-
-
-class UnknownTrial(ValueError):
-    """The sweep has no such trial."""
-
-    def __init__(self, trial: str, sweep: str, known: Sequence[str]) -> None:
-        super().__init__(trial, sweep, known)
-        self.trial, self.sweep, self.known = trial, sweep, known
-
-    def __str__(self) -> str:
-        if not self.known:
-            return f"sweep {self.sweep!r} has no trials yet, so none is {self.trial!r}"
-        near = get_close_matches(self.trial, self.known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        some = ", ".join([*self.known[:6], *(["..."] if len(self.known) > 6 else [])])
-        return f"sweep {self.sweep!r} has no trial {self.trial!r}; it has: {some}.{hint}"
-
-
-def find_trial(sweep: str, trial: str, state: SweepState) -> TrialState:
-    """Look a trial up by id, or by its number. Raises UnknownTrial."""
-    if trial in state.trials:
-        return state.trials[trial]
-    by_number = [t for t in state.by_number() if trial.isdecimal() and t.number == int(trial)]
-    if by_number:
-        return by_number[0]
-    raise UnknownTrial(trial, sweep, [t.id for t in state.by_number()])
 
 
 # A sweep
@@ -68,7 +44,7 @@ def sweep_json(facts: SweepFacts, state: SweepState) -> dict[str, Any]:
         "best": best_value(facts, state),
         "setup": dict(facts.setup),
         "submitted_at": facts.submitted_at,
-        "priority": facts.priority,
+        "priority": facts.priority if state.priority is None else state.priority,
         "closed": state.closed.reason if state.closed is not None else None,
         "drivers": [_driver_json(driver) for driver in _drivers(state)],
         "trials": [trial.id for trial in state.by_number()],
@@ -104,7 +80,11 @@ def sweep_page(
     status = sweep_status(facts.num_trials, state)
     counts = _counts(facts, state)
     bar_width = min(width or 80, 80)
-    why = why_it_waits(facts, state) if status in ("queued", "running", "interrupted") else ""
+    why = (
+        why_it_waits(facts, state)
+        if status in ("queued", "running", "interrupted", "paused")
+        else ""
+    )
     lines = [
         Text.assemble((cells.one_line(facts.id), "bold"), "  ", status_text(status)),
         status_bar(counts, bar_width, ascii_only=ascii_only),
@@ -271,11 +251,28 @@ def _standing(facts: SweepFacts, trial: TrialState, path: str | None) -> dict[st
         "preempted": _times(trial.num_preemptions),
         "failed": _times(trial.num_failures),
         "device time": cells.duration(trial.busy_seconds or None),
-        "cost": cells.usd(trial.usd or None),
+        "lost": _lost(trial),
+        "cost": cells.usd(trial.usd or None, is_estimate=rests_on_estimate(trial)),
+        "price": _price(trial),
         "artefact": trial.artefact or "",
         "path": path or "",
     }
     return {name: value for name, value in pairs.items() if value}
+
+
+def _lost(trial: TrialState) -> str:
+    """Device time that was spent twice."""
+    seconds = sum(one.lost_seconds for one in trial.epoch_times)
+    return cells.duration(seconds) + " done again" if seconds > 0 else ""
+
+
+def _price(trial: TrialState) -> str:
+    """What an hour of its last device costs, and who says so."""
+    priced = [one for one in trial.epoch_times if one.price_source]
+    if not priced:
+        return ""
+    source = cells.one_line(priced[-1].price_source)
+    return f"{cells.usd(priced[-1].usd_per_hour)} an hour ({source})"
 
 
 def _times(count: int) -> str:

@@ -21,11 +21,17 @@ from orchestrator.log.events import (
     Diverged,
     DriverEnded,
     DriverStarted,
+    Extended,
     Failed,
     Finished,
     Leased,
+    Paused,
     Preempted,
+    Prioritised,
+    Reopened,
     Reported,
+    Resumed,
+    Retried,
     Started,
     Stopped,
     Submitted,
@@ -38,7 +44,14 @@ RUNGS = (2000, 6000)
 MOVES = (
     *("suggest", "take", "take", "take", *("report",) * 6, "checkpoint", "checkpoint"),
     *("preempt", "fail", "stop", "diverge", "finish", "cancel", "declare_dead", "close"),
+    *("fail_for_good", "fail_for_good", "retry", "order", "order"),
 )
+ENDINGS = {
+    "stop": "stopped",
+    "diverge": "diverged",
+    "finish": "finished",
+    "fail_for_good": "failed",
+}
 Move = tuple[str, int, int]
 """(what, the place of which driver, which of its trials)"""
 
@@ -65,6 +78,12 @@ class Ticket:
     trial: str
     epoch: int
     tokens: int
+    life: int = 0
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every event under it carries."""
+        return {"trial": self.trial, "epoch": self.epoch, "life": self.life}
 
 
 @dataclass
@@ -76,6 +95,8 @@ class Trial:
     holder: str | None = None
     safe_tokens: int = 0
     end: str | None = None
+    """Of its present life."""
+    life: int = 0
 
 
 @dataclass
@@ -118,6 +139,10 @@ class World:
             self.generation[place] += which > 0  # else it may be declared dead once more
         elif what == "cancel":
             self._cancel(place, which)
+        elif what == "retry":
+            self._retry(place, which)
+        elif what == "order":
+            self._order(place, which)
         elif what == "close":
             self.write(writer, Closed(reason=f"{writer} saw the budget spent"))
         elif self.tickets[place]:
@@ -128,7 +153,28 @@ class World:
         if which == 0 and trials:
             trial = trials[place % len(trials)]
             trial.end, trial.holder = "cancelled", None
-            self.write(f"user-{place}", Cancelled(trial=trial.id, by="a user"))
+            self.write(f"user-{place}", Cancelled(trial=trial.id, life=trial.life, by="a user"))
+
+    def _retry(self, place: int, which: int) -> None:
+        """Perhaps two users see the same failure."""
+        failed = [trial for trial in self.trials if trial.end == "failed"]
+        if failed:
+            trial = failed[which % len(failed)]
+            trial.end, trial.life = None, trial.life + 1
+            for user in {f"user-{place}", f"user-{which}"}:
+                self.write(user, Retried(trial=trial.id, epoch=trial.epoch, life=trial.life))
+
+    def _order(self, place: int, which: int) -> None:
+        """Two users who do not see each other may give orders of the same number."""
+        about: dict[str, Any] = {"by": f"user-{place}", "order": 1 + sum(map(len, self.tickets))}
+        trial = self.trials[-1].id if self.trials and place else ""
+        event = (
+            Paused(**about, trial=trial, keep_running=bool(place)),
+            Resumed(**about, trial=trial),
+            Prioritised(**about, priority=place - 1),
+            Extended(**about, trials=9 + place) if place else Reopened(**about),
+        )[which]
+        self.write(f"user-{place}", event)
 
     def _suggest(self, writer: str) -> None:
         number = len(self.trials)
@@ -146,17 +192,14 @@ class World:
             return
         trial = free[which % len(free)]
         trial.epoch, trial.holder = trial.epoch + 1, writer
-        self.write(writer, Leased(trial=trial.id, epoch=trial.epoch))
-        ticket = Ticket(writer, trial.id, trial.epoch, trial.safe_tokens)
+        ticket = Ticket(writer, trial.id, trial.epoch, trial.safe_tokens, trial.life)
+        self.write(writer, Leased(**ticket.about))
         self.tickets[place].append(ticket)
-        started = Started(
-            trial=trial.id, epoch=trial.epoch, tokens=ticket.tokens, usd_per_hour=3600.0
-        )
+        started = Started(**ticket.about, tokens=ticket.tokens, usd_per_hour=3600.0)
         self.write(writer, started)
 
     def _work(self, what: str, place: int, ticket: Ticket) -> None:
-        trial, writer = self.trial(ticket.trial), ticket.writer
-        about: dict[str, Any] = {"trial": ticket.trial, "epoch": ticket.epoch}
+        trial, writer, about = self.trial(ticket.trial), ticket.writer, ticket.about
         if what == "report":
             ticket.tokens += INTERVAL_TOKENS
             rung = ticket.tokens if ticket.tokens in RUNGS else None
@@ -177,8 +220,7 @@ class World:
             self._let_go(what, ticket, trial)
 
     def _let_go(self, what: str, ticket: Ticket, trial: Trial) -> None:
-        about: dict[str, Any] = {"trial": ticket.trial, "epoch": ticket.epoch}
-        writer = ticket.writer
+        about, writer = ticket.about, ticket.writer
         is_held = trial.holder == writer and trial.epoch == ticket.epoch
         if what in ("preempt", "fail"):
             if is_held:
@@ -187,15 +229,17 @@ class World:
             failed = Failed(**about, reason="ValueError: no", final=False)
             self.write(writer, gone if what == "preempt" else failed)
             return
-        if trial.end is not None:  # somebody else won the end object
+        if trial.end is not None or trial.life != ticket.life:  # somebody else won the end object
             return
-        trial.end = {"stop": "stopped", "diverge": "diverged", "finish": "finished"}[what]
+        trial.end = ENDINGS[what]
         trial.holder = None
         self.write(writer, ending(trial.end, ticket))
 
 
 def ending(status: str, ticket: Ticket) -> AnyEvent:
-    about: dict[str, Any] = {"trial": ticket.trial, "epoch": ticket.epoch, "tokens": ticket.tokens}
+    if status == "failed":
+        return Failed(**ticket.about, reason="ValueError: no", final=True)
+    about: dict[str, Any] = {**ticket.about, "tokens": ticket.tokens}
     if status == "stopped":
         return Stopped(
             **about,

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from orchestrator.log.state import SweepState
 from orchestrator.log.sweep_log import LogReader, SweepLog
+from orchestrator.queue import Queue
+from orchestrator.spec.sweep import load_sweep
 from orchestrator.store import Store
 
 SWEEP = """
@@ -86,6 +88,10 @@ class RunningSweep:
     def output(self) -> str:
         return self._output.read_text(errors="replace")
 
+    def submit(self) -> None:
+        """Into the store's queue, for a `saeq serve` to take."""
+        Queue(self.store).submit(load_sweep(self.file), self.file.read_text())
+
     def state(self) -> SweepState:
         """What the log says now."""
         return SweepLog(self.store, self.id).refresh()
@@ -117,7 +123,7 @@ def _listen_to_ctrl_c() -> None:
 def process_of(name_part: str, below: int) -> int:
     """Pid of a descendant process whose title or command line holds `name_part`."""
     listing = subprocess.run(
-        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
     ).stdout
     rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
     parent_of = {int(pid): int(parent) for pid, parent, _ in rows}
@@ -134,3 +140,48 @@ def _ancestors(pid: int, parent_of: dict[int, int]) -> set[int]:
         found.add(pid)
         pid = parent_of[pid]
     return found
+
+
+class RunningServe:
+    """`saeq serve` on a store, as a process that prints plain lines."""
+
+    def __init__(self, store: Store, output: Path) -> None:
+        self.store, self._output = store, output
+
+    @contextmanager
+    def command(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Killed at the end of the block if it is still there, with its Ray and its drivers."""
+        line = [sys.executable, "-m", "orchestrator.cli", "serve", "--plain"]
+        with open(self._output, "ab") as output:
+            process = subprocess.Popen(
+                [*line, "--store", self.store.url, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_listen_to_ctrl_c,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    def wait_for_line(
+        self, part: str, process: subprocess.Popen[bytes], timeout_s: float = 240
+    ) -> str:
+        """The first line that holds `part`, once it is printed."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            found = next((line for line in self.output.splitlines() if part in line), None)
+            if found is not None:
+                return found
+            assert process.poll() is None, f"ended early:\n{self.output[-3000:]}"
+            time.sleep(0.1)
+        raise AssertionError(f"{part!r} was not said within {timeout_s} s:\n{self.output[-3000:]}")

@@ -274,7 +274,17 @@ def test_a_plan_survives_json() -> None:
 def test_shares_of_a_trials_time_add_up() -> None:
     shares = MEASURED.shares(members=4, tokens=64000, num_reports=20, checkpoint_interval_s=60)
     assert sum(shares.values()) == pytest.approx(1)
-    assert shares["language model"] == pytest.approx(shares["training steps"])
+    steps = shares["training steps with their optimizer"]
+    assert shares["language model"] == pytest.approx(steps)
+    assert shares["waiting"] == 0
+
+
+def test_what_the_backend_tells_of_steps_is_shown_apart() -> None:
+    told = MEASURED.model_copy(update={"waiting_share": 0.2, "optimizer_share": 0.25})
+    shares = told.shares(members=4, tokens=64000, num_reports=20, checkpoint_interval_s=60)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["waiting"] == pytest.approx(shares["language model"] * 0.2)
+    assert shares["optimizer"] == pytest.approx(shares["training steps"] / 3)
 
 
 def test_the_first_configurations_are_those_of_the_sampler() -> None:

@@ -39,6 +39,7 @@ def test_the_json_is_the_contract(results: Results) -> None:
         "artefact": "demo-t0000",
         "seconds": 66.0,
         "usd": pytest.approx(66 * 0.8 / 3600, abs=1e-6),
+        "usd_is_estimate": False,
         "reason": "",
     }  # fmt: skip
     assert trials["t0004"]["stopped"] == {

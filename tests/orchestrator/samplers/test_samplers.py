@@ -227,7 +227,7 @@ def test_optuna_ignores_trials_of_another_space_and_says_nothing() -> None:
 def test_optuna_suggests_the_same_under_another_hash_seed() -> None:
     program = (
         "import sys; sys.path.insert(0, '.')\n"
-        "from tests.orchestrator.test_samplers import CONDITIONAL, build, history\n"
+        "from tests.orchestrator.samplers.test_samplers import CONDITIONAL, build, history\n"
         "s = build({'sampler': 'optuna', 'trials': 20, 'startup': 3}, CONDITIONAL, ['k'])\n"
         "sys.stdout.write(repr([t.config for t in history(s, 20)]))"
     )

@@ -232,8 +232,22 @@ ASHA = {"scheduler": "asha", "grace": "8k"}
         ({"pack": {"members": 0}}, "pack.members: must be above 0"),
         ({"device": "gpu"}, "device: must be one of auto, cpu, cuda; got 'gpu'"),
         (
-            {"needs": [{"sweep": "other", "select": {"kind": "sae", "best": "fvu"}}]},
-            "needs[0]: waits for artefacts of sweep 'other', which this version cannot do yet",
+            {"needs": [{"sweep": "other", "select": {"kind": "sea", "best": "fvu"}}]},
+            "needs[0].select.kind: no job kind makes such artefacts",
+        ),
+        (
+            {"needs": [{"sweep": "other", "select": {"kind": "sae", "best": "fvu", "top": 3}}]},
+            "needs[0].select: only one of best, top, all, pareto can be asked for; "
+            "got 'best and top'; keep best alone",
+        ),
+        (
+            {"needs": [{"sweep": "other", "select": {"kind": "sae", "where": "l0 < max(k, 3)"}}]},
+            "needs[0].select.where: has 'max(k, 3)' where a number or a quoted text should be; "
+            "got 'l0 < max(k, 3)'; write comparisons such as l0 < 64, joined by and",
+        ),
+        (
+            {"needs": [{"sweep": "small", "select": {"kind": "sae"}}]},
+            "needs[0].sweep: is this sweep itself, which would wait for ever; got 'small'",
         ),
         ({"needs": [{"swep": "other"}]}, "needs[0].swep: unknown key; rename or remove it. Did"),
         (
