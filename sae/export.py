@@ -94,9 +94,11 @@ def member_record(member: Member, source: ActivationSource) -> dict[str, Any]:
     """All that it takes to train the same SAE again, as JSON values."""
     return {
         "architecture": member.config.model_dump(mode="json"),
+        "learning_rate": member.config.learning_rate,
         "hook": member.hook,
         "d_in": member.d_in,
         "total_tokens": member.total_tokens,
+        "lengths": [list(length) for length in member.lengths],
         "tokens": member.tokens,
         "batch_tokens": member.batch_tokens,
         "segments": [list(segment) for segment in member.segments],
@@ -104,6 +106,7 @@ def member_record(member: Member, source: ActivationSource) -> dict[str, Any]:
         "seed": member.config.init_seed,
         "scale": member.scale,
         "device": str(member.device),
+        **member.stepper_record(),
         "held_out": source.held_out.fingerprint,
         "stream": source.record(),
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""One SAE in training, stepped by sae_lens's own trainer.
+"""One SAE in training: sae_lens's trainer, and who steps it.
 
 Shape suffixes: B = tokens in the batch, D = d_in.
 """
@@ -6,7 +6,7 @@ Shape suffixes: B = tokens in the batch, D = d_in.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
@@ -19,6 +19,33 @@ from sae.device_clock import DeviceClock
 
 FEATURE_SAMPLING_WINDOW_STEPS = 2000
 """Steps over which firing frequencies are counted before they start anew; sae_lens's default."""
+
+
+class Stepper(Protocol):
+    """How a member is trained on one batch."""
+
+    name: str
+    """For the member's record: `reference`, `batched/cpp`."""
+    identity: str
+    """For the record: differs where results may differ in the last bits."""
+
+    def loss_of_step(self, member: Member, batch_BD: Tensor) -> Tensor:
+        """Train a member on raw activations; returns the loss, a scalar."""
+
+
+class ReferenceStepper:
+    """sae_lens's own trainer."""
+
+    name = "reference"
+    identity = f"torch {torch.__version__}"
+
+    def loss_of_step(self, member: Member, batch_BD: Tensor) -> Tensor:
+        """Train a member on raw activations; returns the loss, a scalar."""
+        loss: Tensor = member.trainer.step(batch_BD.to(member.device, member.sae.dtype)).loss
+        return loss
+
+
+REFERENCE_STEPPER = ReferenceStepper()
 
 
 class LossTally:
@@ -90,8 +117,13 @@ class Member:
         self.batch_tokens = batch_tokens
         self.device = torch.device(device)
         self.segments: list[tuple[int, int]] = []
+        self.lengths: list[tuple[int, int]] = [(0, total_tokens)]
+        """(step, total_tokens) from which on its schedules were laid out over that length."""
         self.earlier_step_seconds = 0.0
         """Time of the steps that were taken before the checkpoint it was resumed from."""
+        self.stepper: Stepper = REFERENCE_STEPPER
+        self.steppers: list[str] = []
+        """Names of all that have stepped it, in order."""
         self._clock = DeviceClock(self.device)
         self.losses = LossTally(self.device)
         self.trainer = self._build_trainer(scale, mean_D, metadata or {})
@@ -138,7 +170,7 @@ class Member:
         return SAETrainerConfig(
             total_training_samples=self.total_tokens,
             train_batch_size_samples=self.batch_tokens,
-            lr=config.lr,
+            lr=config.learning_rate,
             lr_end=config.final_lr,
             lr_scheduler_name=config.lr_schedule,
             lr_warm_up_steps=config.lr_warm_up_steps,
@@ -205,10 +237,11 @@ class Member:
         """
         with self._clock:
             self._restart_frequencies_at_window()
-            output = self.trainer.step(batch_BD.to(self.device, self.sae.dtype))
+            loss = self.stepper.loss_of_step(self, batch_BD)
             self.trainer.n_training_steps += 1
-            self.losses.add(output.loss)
+            self.losses.add(loss)
             self._record_position(position)
+            self._record_stepper()
 
     def _restart_frequencies_at_window(self) -> None:
         """Start firing frequencies anew where sae_lens's `maybe_reset_sparsity` does.
@@ -225,6 +258,18 @@ class Member:
             self.segments[-1] = (self.segments[-1][0], position + 1)
         else:
             self.segments.append((position, position + 1))
+
+    def stepper_record(self) -> dict[str, Any]:
+        """Who stepped it, as JSON values: a replay by another differs in the last bits."""
+        return {
+            "backend": self.stepper.name,
+            "kernels": self.stepper.identity,
+            "backends": list(self.steppers),
+        }
+
+    def _record_stepper(self) -> None:
+        if self.stepper.name not in self.steppers:
+            self.steppers.append(self.stepper.name)
 
     def drop_gradients(self) -> None:
         """Free what a step that broke off has left behind."""

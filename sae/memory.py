@@ -106,6 +106,21 @@ def shared_bytes(
     )
 
 
+def step_traffic_bytes_per_token(
+    config: ArchitectureConfig, *, d_in: int, batch_tokens: int
+) -> float:
+    """Bytes of device memory that one training step reads and writes, a token.
+
+    Every buffer of latents once each way. The weights thirteen times a step: read by the forward
+    pass (1) and the backward one, which writes their gradients (2), measured and scaled by the
+    clipping (3), and Adam's three tensors read and written, its gradient read (7).
+    """
+    size = BYTES_BY_DTYPE[config.dtype]
+    weights = 13.0 * size * 2 * d_in * config.d_sae / batch_tokens
+    latent_size = BYTES_BY_DTYPE["bfloat16"] if config.autocast else size
+    return weights + 2.0 * config.peak_latent_buffers * latent_size * config.d_sae
+
+
 def step_flop_per_token(config: ArchitectureConfig, *, d_in: int) -> float:
     """Floating-point operations of one training step, a token.
 

@@ -18,12 +18,14 @@ import torch
 
 from sae.activation_source import ActivationSource
 from sae.architectures import ArchitectureConfig
+from sae.batched.backend import default_backend
 from sae.downstream import DEFAULT_CE_TOKENS
 from sae.evaluation import report_metrics
 from sae.export import FinishReport, finish_member
 from sae.member import Member
-from sae.member_state import load_member, save_member
-from sae.step_backend import MemberStepFailed, ReferenceBackend, StepBackend
+from sae.member_snapshot import snapshot_room
+from sae.member_state import load_member
+from sae.step_backend import MemberStepFailed, StepBackend
 
 
 class UnknownMember(ValueError):
@@ -74,7 +76,8 @@ class Pack:
     Args:
         source: the activation stream, and the held-out tokens.
         device: where the members live.
-        backend: how members of equal shape are stepped.
+        backend: how members of equal shape are stepped; what `SAEQ_BACKEND` says unless given,
+            by itself the batched one on a CPU.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Pack:
     ) -> None:
         self.source = source
         self.device = torch.device(device)
-        self._backend = backend or ReferenceBackend()
+        self._backend = backend or default_backend(self.device)
         self._slots: dict[str, _Slot] = {}
         self._position = 0
         self._lm_seconds_seen = source.lm_seconds
@@ -227,9 +230,15 @@ class Pack:
             return report_metrics(slot.member, self.source)
 
     def save(self, member_id: str, folder: Path) -> int:
-        """Write a member's whole state into a folder; returns the tokens it stands for."""
-        with self._locked(member_id) as slot:
-            return save_member(slot.member, folder)
+        """Write a member's whole state into a folder; returns the tokens it stands for.
+
+        The member stands still only while its state is copied, not while it is written.
+        """
+        slot = self._slot(member_id)
+        with snapshot_room(slot.member, slot.lock) as room:
+            with self._locked(member_id):
+                state = room.take(slot.member)
+            return state.write(folder)
 
     def finish(
         self, member_id: str, folder: Path, *, ce_tokens: int = DEFAULT_CE_TOKENS

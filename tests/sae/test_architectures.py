@@ -93,6 +93,21 @@ def test_what_does_not_fit_together_is_said_with_the_way_out(
     assert message in faults(architecture, total_steps=100, **parameters)
 
 
+@pytest.mark.parametrize(("d_sae", "rate"), [(2**14, 2e-4), (131072, 7.07e-5), (2**12, 4e-4)])
+def test_the_automatic_learning_rate_falls_with_the_root_of_the_width(
+    d_sae: int, rate: float
+) -> None:
+    config = small_config("topk", d_sae=d_sae, lr="auto")
+    assert config.learning_rate == pytest.approx(rate, rel=1e-3)
+    assert config.final_lr == pytest.approx(rate / 10, rel=1e-3)
+    assert config.model_dump(mode="json")["lr"] == "auto"
+
+
+def test_a_given_learning_rate_is_taken_as_it_is() -> None:
+    assert small_config("topk", lr=1e-3).learning_rate == 1e-3
+    assert "lr_end=1 exceeds lr=0.0002 (auto)" in faults("topk", d_sae=2**14, lr="auto", lr_end=1)
+
+
 def test_a_training_without_a_step_is_a_fault() -> None:
     assert "shorter than one batch" in faults("topk", total_steps=0)
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae.architectures import by_architecture
+from sae.batched.backend import default_backend
 from sae.export import member_record
 from sae.member import Member
 from sae.member_snapshot import MemberSnapshot, SnapshotRoom, snapshot
@@ -25,6 +26,8 @@ ARCHITECTURES = sorted(by_architecture)
 SOURCE = SyntheticSource()
 BATCH = SOURCE.batch_tokens
 STEPS = 40
+BACKEND = default_backend(torch.device("cpu"))
+"""What a pack steps its members by unless told otherwise."""
 
 
 def fresh(architecture: str, steps: int = STEPS) -> Member:
@@ -33,7 +36,8 @@ def fresh(architecture: str, steps: int = STEPS) -> Member:
 
 def train(member: Member, first: int, end: int) -> Member:
     for position in range(first, end):
-        member.step(SOURCE.batch_at(position)[member.hook], position)
+        failures = BACKEND.step({"m": member}, SOURCE.batch_at(position)[member.hook], position)
+        assert not failures
     return member
 
 

@@ -62,8 +62,8 @@ def bare_trainer(config: ArchitectureConfig) -> SAETrainer[Any, Any]:
         SAETrainerConfig(
             total_training_samples=TOTAL_TOKENS,
             train_batch_size_samples=SOURCE.batch_tokens,
-            lr=config.lr,
-            lr_end=config.lr / 10,
+            lr=config.learning_rate,
+            lr_end=config.learning_rate / 10,
             lr_scheduler_name=config.lr_schedule,
             lr_warm_up_steps=config.lr_warm_up_steps,
             lr_decay_steps=config.lr_decay_steps,
@@ -110,6 +110,18 @@ def test_a_member_interrupted_at_random_points_ends_as_if_it_had_not_been(
     assert_equal_bit_for_bit(whole_state(uninterrupted), whole_state(member))
     assert member.segments == [(0, NUM_STEPS)]
     assert member.losses.report() == uninterrupted.losses.report()
+
+
+def test_warm_up_and_decay_of_the_automatic_learning_rate_are_sae_lens_s() -> None:
+    """Up over the warm-up, flat, and down to nothing in the last steps."""
+    config = small_config("topk", lr="auto", lr_warm_up_steps=5, lr_decay_steps=10)
+    member, rates = fresh(config), []
+    for position in range(NUM_STEPS):
+        rates.append(member.trainer.optimizer.param_groups[0]["lr"] / config.learning_rate)
+        train(member, position, position + 1)
+    assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert rates[5:41] == pytest.approx([1.0] * 36)
+    assert rates[40:] == pytest.approx([1 - n / 10 for n in range(10)])
 
 
 def test_initial_weights_depend_on_the_seed_alone_and_leave_the_global_one_alone() -> None:
