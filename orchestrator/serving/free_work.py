@@ -119,6 +119,7 @@ class FreeWork:
         if not self._leases.is_silent(holder):
             return False
         self._log.append(DriverEnded(driver=holder, reason="silent for 20 s"))
+        self._ends.clear_up_after(holder)
         return True
 
     def _newest_holder(self, trial: TrialState) -> str | None:

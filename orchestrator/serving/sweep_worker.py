@@ -23,6 +23,7 @@ from orchestrator.serving.local_ray import RaySource
 from orchestrator.serving.shares import Claim
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.store import Store, StoreError
+from orchestrator.trials.ends import Ends
 from orchestrator.tune.exit_codes import EXIT_DONE, EXIT_DRAINED, EXIT_UNUSABLE
 
 logger = logging.getLogger(__name__)
@@ -281,6 +282,7 @@ class SweepWorker:
         driver.clear_away()
         if driver.writer not in self.log.refresh().ended_drivers:
             self.log.append(DriverEnded(driver=driver.writer, reason=how))
+            Ends(self._store, self.queued.id, self.log).clear_up_after(driver.writer)
         self._order_at_stop = self.log.state.controls.max_order
         self.look()
 

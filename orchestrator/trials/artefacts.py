@@ -61,6 +61,26 @@ def register_artefact(
     return artefact
 
 
+def finished_before(store: Store, ticket: Ticket, kind: str) -> dict[str, Any] | None:
+    """A finished trial's end, from its artefact; None while there is no complete one.
+
+    For one whose driver died after the artefact was complete and before its end was told: it need
+    not be trained and measured again.
+
+    Args:
+        kind: the artefact kind.
+    """
+    artefact = f"{ticket.sweep}-{ticket.trial}"
+    prefix = store.layout.artefact(kind, artefact)
+    if store.files(prefix) is None:
+        return None
+    return {
+        "artefact": artefact,
+        "metrics": store.read_json(prefix + RECORD)["metrics"],
+        "tokens": ticket.total_tokens,
+    }
+
+
 def registered_metrics(store: Store, kind: str, artefact: str) -> dict[str, float | None]:
     """What its record says: of a trial that was finished twice, the numbers of what was kept."""
     metrics: dict[str, float | None] = store.read_json(

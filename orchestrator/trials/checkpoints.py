@@ -34,8 +34,12 @@ class Checkpoints:
         self._damaged: set[str] = set()
 
     def _epoch_by_prefix(self) -> dict[str, int]:
-        """In order of tokens, then epochs."""
-        names = sorted(self._store.backend.children(self._prefix))
+        """In order of tokens, then epochs.
+
+        By their files, not by `children`: some S3 servers go on listing folders that were emptied.
+        """
+        keys = (entry.key for entry in self._store.backend.entries(self._prefix))
+        names = sorted({key.removeprefix(self._prefix).partition("/")[0] for key in keys})
         named = {name: tokens_and_epoch(name) for name in names}
         return {f"{self._prefix}{name}/": meant[1] for name, meant in named.items() if meant}
 

@@ -22,6 +22,9 @@ _ENDS: dict[str, type[TrialEvent]] = {
     "cancelled": Cancelled,
 }
 
+JUST_BEFORE_ITS_DEATH_S = 60.0
+"""By the dead driver's own clock: only its last ends can be without what follows them."""
+
 
 class Ends:
     """Ends of the trials of one sweep, decided in the store and told in its log.
@@ -61,6 +64,14 @@ class Ends:
             about = {**end, "epoch": epoch, "life": life}
             self._log.append(_ENDS[end["event"]].model_validate(about))
         return True
+
+    def clear_up_after(self, driver: str) -> None:
+        """What a driver that died may have left behind: it told an end, and went no further."""
+        trials = [t for t in self._log.state.trials.values() if t.holder == driver and t.ended_at]
+        newest = max((t.ended_at or 0.0 for t in trials), default=0.0)
+        for trial in trials:
+            if (trial.ended_at or 0.0) >= newest - JUST_BEFORE_ITS_DEATH_S:
+                self.clear_up(trial.id)
 
     def clear_up(self, trial: str) -> None:
         """Remove the checkpoints of a trial that has ended and that nobody holds any more.
