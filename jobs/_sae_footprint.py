@@ -42,7 +42,7 @@ def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) ->
         num_parameters=shape.num_parameters,
         model_dtype=stream.model.dtype or "float32",
         widths=tuple(widths.values()),
-        block_tokens=stream.block_tokens,
+        block_tokens=stream.block_tokens * _num_blocks(stream),
         batch_tokens=stream.batch_tokens,
         held_out_tokens=stream.held_out_tokens,
         vocab_size=shape.vocab_size,
@@ -61,6 +61,11 @@ def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) ->
         ),
         trial_is_bfloat16=config.autocast or config.dtype == "bfloat16",
     )
+
+
+def _num_blocks(stream: StreamSpec) -> int:
+    """Shuffle blocks at a time: one is trained on, another one is made or written to disk."""
+    return 2 if stream.overlap or stream.cache is not None else 1
 
 
 def _deepest_layer(stream: StreamSpec, shape: ModelShape) -> int:

@@ -9,14 +9,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from jobs._sae_footprint import footprint
 from jobs.kind import Config, Footprint, JobKind, Metric, TrialContext, TrialRunner
-from jobs.units import Tokens, format_tokens
+from jobs.units import Bytes, Tokens, format_tokens
 from sae.architectures import ArchitectureConfig, parse_architecture
 from sae.hooks import UnknownHook, check_hook
 from sae.local_files import local_model
 from sae.model_shapes import known_shapes
 from sae.sources import open_source
 from sae.stream_errors import BadData, BadModel
-from sae.stream_spec import DataSpec, ModelSpec, StreamSpec
+from sae.stream_spec import CacheSpec, DataSpec, ModelSpec, StreamSpec
 
 
 def _listed(value: Any) -> Any:
@@ -30,6 +30,13 @@ class EvaluationConfig(BaseModel):
 
     ce_tokens: Tokens = 2048
     """Held-out tokens over which the loss recovered in the model is measured."""
+
+
+class CacheConfig(CacheSpec):
+    """The cache of a sweep file, its size written as people do."""
+
+    bytes: Bytes = Field(gt=0)
+    """Most that the folder may hold, such as 50GB; what was not used for longest makes room."""
 
 
 class SaeTrainSetup(BaseModel):
@@ -55,6 +62,12 @@ class SaeTrainSetup(BaseModel):
     """Contexts in one forward pass of the language model."""
     stream_seed: int = Field(default=0, ge=0)
     """Seed of the order of the text: the same for every trial of the sweep."""
+    cache: CacheConfig | None = None
+    """Keep activations on the local disk for whoever trains on the same tokens again, such as
+    {bytes: 50GB, dtype: bfloat16}."""
+    overlap: bool = True
+    """Compute the next activations while SAEs train on these; on CUDA alone, and as long as there
+    is memory for a second shuffle block."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is measured at the end of a trial."""
 
@@ -225,6 +238,8 @@ class SaeTrain(JobKind):
             held_out_tokens=setup.held_out_tokens,
             lm_batch_contexts=setup.lm_batch_contexts,
             device=device,
+            cache=None if setup.cache is None else CacheSpec(**setup.cache.model_dump()),
+            overlap=setup.overlap,
         )
 
     def footprint(self, setup: SaeTrainSetup, config: Config) -> Footprint:

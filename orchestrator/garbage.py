@@ -96,7 +96,7 @@ class GarbageSearch:
                 yield Garbage(OLD_ORDERS, entry.key, entry.num_bytes)
         for (prefix, trial_id, name), objects in objects_by_set.items():
             trial, num_bytes = state.trials.get(trial_id), _sum(objects)
-            if trial is not None and trial.ended:
+            if trial is not None and trial.ended and trial.status != "failed":  # to be retried
                 yield Garbage(OF_ENDED, prefix, num_bytes)
             elif self._is_cut_off(objects) and not _is_covered(trial, name):
                 yield Garbage(CUT_OFF, prefix, num_bytes)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sae.compiled_blocks import CompiledBlocks
 from sae.hooks import resolve_hook
 from sae.model_files import ModelFiles, cache_dir, find_model, quiet_transformers
 from sae.stream_errors import OFFLINE_MODEL, BadModel, UnknownHook
@@ -41,6 +42,7 @@ class LanguageModel:
         self.lock = RLock()
         """Held during each call: an evaluation thread and the training loop share the model."""
         self.module_names: frozenset[str] = frozenset(name for name, _ in model.named_modules())
+        self._compiled: CompiledBlocks | None = None
         self._path_by_hook: dict[str, str] = {}
         self._width_by_path: dict[str, int] = {}
 
@@ -58,6 +60,8 @@ class LanguageModel:
         dtype = resolve_dtype(spec, target)
         files = find_model(spec, dtype)
         language_model = cls(*_load(spec, files, dtype, target), files)
+        if spec.compile:
+            language_model._compiled = CompiledBlocks(language_model.model)
         for hook in hooks:
             language_model.path_of(hook)
         return language_model
@@ -77,6 +81,11 @@ class LanguageModel:
         """Precision of weights and activations."""
         dtype: torch.dtype = self.model.dtype
         return dtype
+
+    @property
+    def attention(self) -> str:
+        """How attention is computed: `sdpa` wherever that is the model's own attention."""
+        return str(self.model.config.get_text_config()._attn_implementation)
 
     @property
     def max_context(self) -> int | None:
@@ -138,7 +147,7 @@ class LanguageModel:
 
         with self.lock, ExitStack() as undo:
             for path in sorted(missing):
-                module = self.model.get_submodule(path)
+                module = self._module_to_hook(path)
                 undo.callback(module.register_forward_hook(partial(keep, path)).remove)
             try:
                 self._body(input_ids=tokens_CT.to(self.device), use_cache=False)
@@ -171,11 +180,17 @@ class LanguageModel:
 
         with self.lock, ExitStack() as undo:
             for path, change in edits.items():
-                module = self.model.get_submodule(path)
+                module = self._module_to_hook(path)
                 undo.callback(module.register_forward_hook(partial(replace, change, path)).remove)
             output = self.model(input_ids=tokens_CT.to(self.device), use_cache=False)
         logits_CTV: Tensor = output.logits
         return logits_CTV
+
+    def _module_to_hook(self, path: str) -> nn.Module:
+        if self._compiled is not None:
+            self._compiled.open_for(path)
+        module: nn.Module = self.model.get_submodule(path)
+        return module
 
     @property
     def _body(self) -> Any:

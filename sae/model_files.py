@@ -46,6 +46,15 @@ class ModelFiles:
 
     def weights_sha256(self) -> str | None:
         """Fingerprint of the configuration and weight files; None if the folder is not known."""
+        paths = self._weight_files()
+        return None if paths is None else fingerprint_files(paths)
+
+    def weights_changed_ns(self) -> list[int] | None:
+        """When each of those files was changed: the fingerprint does not see the middle of one."""
+        paths = self._weight_files()
+        return None if paths is None else [path.stat().st_mtime_ns for path in sorted(paths)]
+
+    def _weight_files(self) -> list[Path] | None:
         if Path(self.name).is_dir():
             folder = Path(self.name)
         else:
@@ -56,7 +65,7 @@ class ModelFiles:
                 return None
             folder = Path(config).parent
         names = ("config.json", "*.safetensors", "*.bin")
-        return fingerprint_files(path for name in names for path in folder.glob(name))
+        return [path for name in names for path in folder.glob(name)]
 
 
 def cache_dir() -> Path:

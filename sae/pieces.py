@@ -29,7 +29,12 @@ class Piece:
     @property
     def is_held_out_candidate(self) -> bool:
         """Whether the piece is for evaluation, as long as more is wanted there."""
-        return self.index % HELD_OUT_EVERY == HELD_OUT_REMAINDER
+        return is_candidate(self.index)
+
+
+def is_candidate(index: int) -> bool:
+    """Whether the piece of this index is for evaluation, as long as more is wanted there."""
+    return index % HELD_OUT_EVERY == HELD_OUT_REMAINDER
 
 
 def cut_documents(documents: Iterable[Document]) -> Iterator[Piece]:

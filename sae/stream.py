@@ -6,37 +6,43 @@ S = tokens in a shuffle block, D = width at the hook.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import logging
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sae.activation_cache.blocks import BlockCache
+from sae.activation_cache.identity import open_cache, pass_record
+from sae.activation_cache.stored import Stored, storage_dtype, storage_record
+from sae.block_maker import Block, BlockMaker, UnfinishedBlock
 from sae.device_clock import DeviceClock
 from sae.held_out import HeldOut
-from sae.language_model import LanguageModel
-from sae.packed_text import PackedText
+from sae.lanes import Lane, MainLane, has_room, side_lane
+from sae.language_model import LanguageModel, cache_dir
+from sae.packed_text import WINDOW_TOKENS, PackedText
 from sae.packing import Packing
 from sae.pieces import HELD_OUT_EVERY, HELD_OUT_REMAINDER, PIECE_CHARS, cut_documents
 from sae.sources import open_source
 from sae.stream_errors import BadData
 from sae.stream_spec import StreamSpec
+from sae.stream_tokenizer import StreamTokenizer
 from sae.token_order import TokenOrder
 
 logger = logging.getLogger(__name__)
 
 STATISTICS_ROWS = 4096
 """Rows turned into float64 at a time."""
+AHEAD_BLOCKS = 2
+"""Shuffle blocks whose tokens are ready beyond the one that is asked for."""
 
 
 class ActivationStream:
     """Endless batches of activations at several hooks, from one forward pass.
 
-    Only the newest shuffle block is kept, on the model's device and in its precision.
+    Only the newest shuffle block is kept, on the model's device, and on CUDA the next one, which is
+    made while this one is trained on; both in the model's precision, or the cache's.
     """
 
     def __init__(
@@ -44,12 +50,14 @@ class ActivationStream:
         spec: StreamSpec,
         device: str | torch.device | None = None,
         language_model: LanguageModel | None = None,
+        side: Lane | None = None,
     ) -> None:
         """Load the model and read as much text as one batch and the held-out part take.
 
         Args:
             device: overrides the one in the spec.
             language_model: one that is loaded already, and is what `spec.model` says.
+            side: where the next block is made meanwhile; by itself a second stream of a GPU.
 
         Raises BadModel, BadData or UnknownHook.
         """
@@ -62,15 +70,19 @@ class ActivationStream:
             self.language_model.path_of(hook)
         self._check_context()
         self._packing = _packing(self.language_model, spec.data.context)
-        self._text = PackedText(
-            cut_documents(self._source.documents()),
-            self._tokenize,
-            self._packing,
-            held_out_tokens=spec.held_out_tokens,
-            batch_tokens=spec.batch_tokens,
+        self._tokenizer = StreamTokenizer(self.language_model.tokenizer)
+        self._text = self._open_text()
+        self._maker = BlockMaker(
+            TokenOrder(self._text, spec.seed, spec.block_tokens),
+            self._forward,
+            spec.lm_batch_contexts,
+            storage_dtype(spec.cache, self.language_model.dtype),
+            self.device,
+            open_cache(spec, self.language_model),
         )
-        self._order = TokenOrder(self._text, spec.seed, spec.block_tokens)
-        self._block: tuple[int, dict[str, Tensor]] | None = None
+        self._side = (side or side_lane(self.device)) if spec.overlap else None
+        self._block: Block | None = None
+        self._next: UnfinishedBlock | None = None
         self._statistics: dict[str, tuple[float, Tensor]] = {}
         self._clock = DeviceClock(self.language_model.device)
         self._lock = self.language_model.lock
@@ -102,6 +114,11 @@ class ActivationStream:
         return self.language_model.device
 
     @property
+    def cache(self) -> BlockCache | None:
+        """Where blocks are kept on disk, if anywhere."""
+        return self._maker.cache
+
+    @property
     def lm_seconds(self) -> float:
         """Time spent in forward passes of the language model so far."""
         return self._clock.seconds
@@ -118,18 +135,17 @@ class ActivationStream:
         """
         if position < 0:
             raise ValueError(f"position={position} is before the start; positions count from 0")
-        block, offset = divmod(position, self.spec.block_batches)
+        index, offset = divmod(position, self.spec.block_batches)
         rows = slice(offset * self.batch_tokens, (offset + 1) * self.batch_tokens)
         with self._lock:
-            return {
-                hook: acts_SD[rows].to(torch.float32, copy=True)
-                for hook, acts_SD in self._block_at(block).items()
-            }
+            block = self._block_at(index)
+            self._work_ahead(block, (offset + 1) / self.spec.block_batches)
+            return block.batch(rows)
 
     def epoch_at(self, position: int) -> int:
         """How often the whole text was seen before the batch at this position."""
         with self._lock:
-            return self._order.epoch_at(position * self.batch_tokens)
+            return self._maker.order.epoch_at(position * self.batch_tokens)
 
     def scale(self, hook: str) -> float:
         """Give sqrt(d_in) over the mean norm of the first block's activations.
@@ -156,77 +172,64 @@ class ActivationStream:
 
     def record(self) -> dict[str, Any]:
         """Say as JSON everything that the content of the batches depends on."""
-        model, spec = self.language_model, self.spec
-        tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
-        text = tokenizer.to_str() if tokenizer is not None else repr(model.tokenizer)
+        spec = self.spec
         return {
             "key": spec.key,
-            "model": {
-                "name": spec.model.label,
-                "revision": model.files.revision,
-                "weights_sha256": model.files.weights_sha256(),
-                "dtype": str(model.dtype).removeprefix("torch."),
-                "family": model.family,
-            },
-            "hooks": {hook: model.path_of(hook) for hook in spec.hooks},
-            "tokenizer_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            **pass_record(spec, self.language_model),
+            "tokenizer_sha256": self._tokenizer.sha256,
             "data": dict(self._source.fingerprint()),
             "packing": self.packing_record(),
             "seed": spec.seed,
             "batch_tokens": spec.batch_tokens,
             "buffer_tokens": spec.block_tokens,
-            "lm_batch_contexts": spec.lm_batch_contexts,
-            "device": self.device.type,
-            "num_threads": torch.get_num_threads(),
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("torch", "transformers", "tokenizers", "numpy")
-            },
+            "cache": None if spec.cache is None else storage_record(self._maker.dtype),
         }
 
-    def _tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
-        # verbose=False: pieces are longer than the model's limit on purpose.
-        encoded = self.language_model.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+    def _open_text(self) -> PackedText:
+        spec = self.spec
+        # On a GPU a window may be trained on faster than two blocks' worth of text is tokenized.
+        is_fast = self.device.type == "cuda"
+        return PackedText(
+            cut_documents(self._source.documents()),
+            self._tokenizer,
+            self._packing,
+            held_out_tokens=spec.held_out_tokens,
+            batch_tokens=spec.batch_tokens,
+            ahead_tokens=AHEAD_BLOCKS * spec.block_tokens + (WINDOW_TOKENS if is_fast else 0),
+            cache=self._tokenizer.cache(cache_dir() / "tokens", self._source.stamp()),
         )
-        token_ids: Sequence[Sequence[int]] = encoded["input_ids"]
-        return token_ids
 
     def _forward(self, tokens_CT: Tensor) -> dict[str, Tensor]:
         with self.language_model.lock, self._clock:
             self.lm_tokens += tokens_CT.numel()
             return self.language_model.activations(tokens_CT, self.hooks)
 
-    def _block_at(self, index: int) -> dict[str, Tensor]:
-        if self._block is None or self._block[0] != index:
-            self._block = None  # Freed before the next one is made: there is never memory for two.
-            self._block = (index, self._make_block(index))
+    def _block_at(self, index: int) -> Block:
+        if self._block is None or self._block.index != index:
+            unfinished, self._next = self._next, None
+            # Freed before another one is made: there may be no memory for two.
+            self._block = None
+            if unfinished is None or unfinished.index != index:
+                unfinished = self._maker.start(index, MainLane())
+            self._block = unfinished.finish()
             if index == 0 and not self._statistics:
-                self._statistics = {h: _statistics(x_SD) for h, x_SD in self._block[1].items()}
-        return self._block[1]
+                stored = self._block.stored_by_hook
+                self._statistics = {hook: _statistics(each) for hook, each in stored.items()}
+        return self._block
 
-    @torch.no_grad()
-    def _make_block(self, index: int) -> dict[str, Tensor]:
-        block = self._order.block(index)
-        context, num_tokens = block.tokens_CT.shape[1], self.spec.block_tokens
-        tokens_CT = torch.from_numpy(block.tokens_CT).long().to(self.device)
-        flat_index_S = torch.from_numpy(block.flat_index_S).to(self.device)
-        slot_S = torch.from_numpy(block.slot_S).to(self.device)
-        acts_SD_by_hook: dict[str, Tensor] = {}
-        for start in range(0, len(tokens_CT), self.spec.lm_batch_contexts):
-            part_CT = tokens_CT[start : start + self.spec.lm_batch_contexts]
-            # Cut on the CPU: the device need not be waited for.
-            edges = [start * context, (start + len(part_CT)) * context]
-            first, last = block.flat_index_S.searchsorted(edges).tolist()
-            rows = flat_index_S[first:last] - edges[0]
-            for hook, acts_CTD in self._forward(part_CT).items():
-                if hook not in acts_SD_by_hook:
-                    acts_SD_by_hook[hook] = torch.empty(
-                        (num_tokens, acts_CTD.shape[-1]), dtype=acts_CTD.dtype, device=self.device
-                    )
-                acts_RD = acts_CTD.flatten(0, 1).index_select(0, rows)
-                acts_SD_by_hook[hook].index_copy_(0, slot_S[first:last], acts_RD)
-        return acts_SD_by_hook
+    def _work_ahead(self, block: Block, share: float) -> None:
+        """Make as much of the next block as was used of this one, beside the steps."""
+        if self._side is None:
+            return
+        try:
+            if self._next is None:
+                if not has_room(self.device, block.num_bytes):
+                    return
+                self._next = self._maker.start(block.index + 1, self._side)
+            self._next.work(share)
+        except torch.OutOfMemoryError:
+            self._next, self._side = None, None
+            logger.warning("no memory for a second block: passes and steps take turns from now on")
 
     def _statistics_of(self, hook: str) -> tuple[float, Tensor]:
         with self._lock:
@@ -262,12 +265,14 @@ def _packing(model: LanguageModel, context: int) -> Packing:
     return Packing(context, bos, bos if eos is None else eos, model.special_token_ids)
 
 
-def _statistics(acts_SD: Tensor) -> tuple[float, Tensor]:
+def _statistics(stored: Stored) -> tuple[float, Tensor]:
     """Mean norm and mean, both taken in float64."""
-    norm_sum = torch.zeros((), dtype=torch.float64, device=acts_SD.device)
-    sum_D = torch.zeros(acts_SD.shape[1], dtype=torch.float64, device=acts_SD.device)
-    for part_SD in torch.split(acts_SD, STATISTICS_ROWS):
-        wide_SD = part_SD.double()
+    num_rows, width = stored.values_SD.shape
+    device = stored.values_SD.device
+    norm_sum = torch.zeros((), dtype=torch.float64, device=device)
+    sum_D = torch.zeros(width, dtype=torch.float64, device=device)
+    for start in range(0, num_rows, STATISTICS_ROWS):
+        wide_SD = stored.rows(slice(start, start + STATISTICS_ROWS)).double()
         norm_sum += wide_SD.norm(dim=1).sum()
         sum_D += wide_SD.sum(dim=0)
-    return norm_sum.item() / len(acts_SD), (sum_D / len(acts_SD)).float()
+    return norm_sum.item() / num_rows, (sum_D / num_rows).float()

@@ -29,6 +29,9 @@ class ModelSpec(BaseModel):
     """Precision of weights and activations; not given: float32 on CPU, bfloat16 on CUDA."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless the sweep says so."""
+    compile: bool = False
+    """Compile the model's blocks (torch.compile): faster after about a minute, and rounded
+    differently in the last bits."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -93,8 +96,22 @@ class DataSpec(BaseModel):
         return self
 
 
+class CacheSpec(BaseModel):
+    """Activations kept on the local disk for whoever trains on the same tokens again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    bytes: int = Field(gt=0)
+    """Most that the folder may hold; what was not used for longest makes room."""
+    dtype: Literal["bfloat16", "float8", "float32"] | None = None
+    """Precision on disk, and of what every SAE trains on, the first one too. float8 is E4M3 with
+    a scale a row. Not given: the model's own, so that results are those without a cache."""
+    folder: str | None = Field(default=None, min_length=1)
+    """On a local disk, shared by the packs of a machine; not given: below $SAEQ_CACHE."""
+
+
 class StreamSpec(BaseModel):
-    """Everything that the content of every batch depends on."""
+    """Everything that the content of every batch depends on, and how to come by it fast."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -112,6 +129,10 @@ class StreamSpec(BaseModel):
     lm_batch_contexts: int = Field(default=16, gt=0)
     """Contexts in one forward pass of the language model."""
     device: str = "auto"
+    cache: CacheSpec | None = None
+    overlap: bool = True
+    """Compute the next shuffle block while SAEs train on this one; on CUDA alone, and as long as
+    there is memory for a second block. Changes nothing in the batches."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -140,6 +161,12 @@ class StreamSpec(BaseModel):
     @property
     def key(self) -> str:
         """16 hex digits; two sweeps whose streams have equal keys share a pack."""
-        resolved = self.model_dump(mode="json") | {"buffer_tokens": self.block_tokens}
+        resolved = self.model_dump(mode="json", exclude={"overlap", "cache"})
+        resolved["buffer_tokens"] = self.block_tokens
+        if self.cache is not None:
+            resolved["cache"] = {"dtype": self.cache.dtype}
+        # Streams that were keyed before there was a choice keep their keys.
+        if not self.model.compile:
+            del resolved["model"]["compile"]
         text = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from orchestrator.planning.placement import Placement
     from orchestrator.spec.sweep import SweepSpec
     from orchestrator.trials.desk import Desk
+    from orchestrator.tune.parent_line import ParentLine
+
+ORPHAN_WITHIN_S = 4.0
+"""How long a driver whose parent is gone waits for its trials."""
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -105,13 +109,15 @@ def _drive(arguments: argparse.Namespace) -> int:
             return EXIT_UNUSABLE
         desk = Desk(store, arguments.sweep, spec, log, placement.members)
         parent.tell(desk)
-        code, reason = _work_off(desk, placement, arguments)
+        code, reason = _work_off(desk, placement, arguments, parent)
         log.append(DriverEnded(driver=arguments.writer, reason=reason))
     ray.shutdown()
     return code
 
 
-def _work_off(desk: Desk, placement: Placement, arguments: argparse.Namespace) -> tuple[int, str]:
+def _work_off(
+    desk: Desk, placement: Placement, arguments: argparse.Namespace, parent: ParentLine
+) -> tuple[int, str]:
     """Run trials until nothing is left to do here, or until asked to stop: exit code and why."""
     from orchestrator.control.watch import ControlWatch
     from orchestrator.log.events import DriverStarted
@@ -128,7 +134,7 @@ def _work_off(desk: Desk, placement: Placement, arguments: argparse.Namespace) -
             usd_per_hour=_usd_per_hour(desk, placement.device),
         )
     )
-    drain = _Drain(desk, arguments.drain_within_s)
+    drain = _Drain(desk, parent, arguments.drain_within_s)
     signal.signal(signal.SIGTERM, drain)
     signal.signal(signal.SIGINT, drain)
     with ControlWatch(desk):
@@ -208,8 +214,8 @@ def _fit(desk: Desk, placement: Placement, scratch: Path) -> None:
 class _Drain:
     """Signal handler: packs give their members back, Tune's loop ends, at the latest in time."""
 
-    def __init__(self, desk: Desk, within_s: float) -> None:
-        self._desk, self._within_s = desk, within_s
+    def __init__(self, desk: Desk, parent: ParentLine, within_s: float) -> None:
+        self._desk, self._parent, self._within_s = desk, parent, within_s
         self.asked = False
 
     def __call__(self, signum: int, frame: object) -> None:
@@ -237,9 +243,16 @@ class _Drain:
 
     def _leave_in_time(self) -> None:
         """Of itself: a thread that talks to a Ray that died may wait for it for a minute."""
-        time.sleep(self._within_s)
-        logger.warning("not everything came back within %.0f s: leaving", self._within_s)
+        asked_at = time.monotonic()
+        while time.monotonic() - asked_at < self._patience_s:
+            time.sleep(0.1)
+        logger.warning("not everything came back within %.0f s: leaving", self._patience_s)
         os._exit(EXIT_DRAINED)
+
+    @property
+    def _patience_s(self) -> float:
+        """Short without a parent: its Ray has gone with it, and our heartbeat holds the trials."""
+        return min(self._within_s, ORPHAN_WITHIN_S) if self._parent.is_gone else self._within_s
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class ParentLine:
         self._slots = slots
         self._desk: Desk | None = None
         self._lock = threading.Lock()
+        self.is_gone = False
+        """Whether nobody is at the other end any more."""
 
     def start(self) -> None:
         """From here on the driver ends with its parent."""
@@ -42,6 +44,7 @@ class ParentLine:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self._take(json.loads(line)["slots"])
+        self.is_gone = True
         logger.info("whoever started this driver is gone")
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -90,8 +90,8 @@ def _guarded(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"kind": "failed", **failed}
     except NotWritable as error:  # a full disk is no fault of the trial
         return {"kind": "unusable", "reason": str(error)}
-    except StoreError as error:
-        return {"kind": "failed", "reason": str(error), "traceback": traceback.format_exc()}
+    except StoreError as error:  # nor is what the store has lost
+        return {"kind": "lost", "reason": str(error)}
     except Exception as error:  # noqa: BLE001 - Tune would only log it; the desk records it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return {"kind": "failed", "reason": reason, "traceback": traceback.format_exc()}

@@ -302,9 +302,9 @@ def why_it_waits(facts: SweepFacts, state: SweepState) -> str:
         return unmet
     live = [driver for driver in state.drivers.values() if driver.ended is None]
     if not live and state.drivers:
-        return "nobody works on it; `saeq run` with its file goes on"
+        return "nobody works on it; `saeq serve`, or `saeq run` with its file, goes on"
     if not live:
-        return "nobody has begun; `saeq run` with its file begins"
+        return "nobody has begun; `saeq serve`, or `saeq run` with its file, begins"
     slots, running = sum(driver.started.slots for driver in live), state.counts["running"]
     if slots and running >= slots:
         return f"all {slots} slots are busy" if slots > 1 else "the only slot is busy"

@@ -46,6 +46,13 @@ class Source(ABC):
     def fingerprint(self) -> Mapping[str, Any]:
         """Say as JSON what the text was, exactly enough to notice that it has changed."""
 
+    def stamp(self) -> Mapping[str, Any] | None:
+        """Say as JSON what differs, on this machine, once the text does; asked at each start.
+
+        None if that cannot be said cheaply, or the text has no end: its tokens are not kept then.
+        """
+        return None
+
     def check(self) -> None:
         """Look for faults that the start of the text shows; may ask the network. Raises BadData."""
         for document in islice(self.documents(), 1):

@@ -55,6 +55,12 @@ class Files(Source):
             "sha256": fingerprint_files(self.paths),
         }
 
+    def stamp(self) -> dict[str, Any]:
+        """Path, size and time of change of each file, and the column."""
+        states = [(str(path.resolve()), path.stat()) for path in self.paths]
+        files = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
+        return {"files": files, "column": self.data.column}
+
     def check(self) -> None:
         """Read the start of each file. Raises BadData."""
         for path in self.paths:

@@ -30,6 +30,10 @@ class PythonDocs(Source):
             "sha256": digest.hexdigest(),
         }
 
+    def stamp(self) -> dict[str, Any]:
+        """The fingerprint: the text is small."""
+        return self.fingerprint()
+
 
 def _topics() -> list[str]:
     from pydoc_data.topics import topics

@@ -10,7 +10,7 @@ from orchestrator.store import Store
 from tests.chaos.faults import Fault
 from tests.chaos.storm import Storm, Weather
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(1500)]
 
 KILLS = tuple(name for name, fault in Fault.by_name.items() if fault.is_kill)
 NUM_KILLS = 20

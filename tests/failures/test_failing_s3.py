@@ -13,7 +13,7 @@ from tests.failures.scenario import all_checkpointed
 from tests.orchestrator.store.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.orchestrator.store.servers import S3Server, s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(1500)]
 
 SHARE = 0.05
 """Of the requests, while the store is ill."""

@@ -7,7 +7,7 @@ import pytest
 from tests.failures.conftest import Begin
 from tests.failures.scenario import all_checkpointed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(1500)]
 
 
 def test_a_new_ray_on_the_same_store_goes_on_where_the_old_one_was(begin: Begin) -> None:

@@ -10,7 +10,7 @@ from orchestrator.log.events import Started
 from tests.chaos.segments import events_of, read_segments
 from tests.failures.conftest import Begin
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(1500)]
 
 
 def test_no_trial_is_run_by_two(begin: Begin) -> None:

@@ -13,7 +13,7 @@ from orchestrator.store import Store
 from tests.failures.conftest import Begin
 from tests.failures.scenario import all_checkpointed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.chaos.segments import events_of, read_segments
 from tests.failures.conftest import Begin
 from tests.failures.scenario import Scenario, all_checkpointed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(1500)]
 
 
 def test_its_late_writes_do_nothing(begin: Begin) -> None:

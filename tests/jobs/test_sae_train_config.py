@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from jobs import JobKind
 from jobs.kind import job_kind
 from jobs.sae_train import SaeTrain
 from sae.architectures import ArchitectureConfig
 from sae.metric_names import AT_THE_END, REPORTED
+from sae.stream_spec import StreamSpec
 
 SETUP: dict[str, Any] = {
     "model": {"builtin": "smollm2-135m"},
@@ -127,6 +129,27 @@ def test_the_stream_is_a_function_of_the_setup_alone() -> None:
     assert spec.hooks == ("model.layers.1", "model.layers.2")
     assert spec.key == kind.stream_spec(setup, "cpu").key
     assert spec.key != kind.stream_spec(setup_of(stream_seed=1), "cpu").key
+
+
+def test_a_cache_is_written_as_people_do_and_its_precision_makes_another_stream() -> None:
+    kind, setup = SaeTrain(), setup_of(cache={"bytes": "50GB", "dtype": "float8"})
+    spec = kind.stream_spec(setup, "cpu")
+    assert spec.cache is not None
+    assert (spec.cache.bytes, spec.cache.dtype) == (50 * 10**9, "float8")
+    assert StreamSpec.model_validate(spec.model_dump(mode="json")) == spec
+    larger = setup_of(cache={"bytes": "1TB", "dtype": "float8"})
+    assert kind.shared_key(larger) == kind.shared_key(setup) != kind.shared_key(setup_of())
+    with pytest.raises(ValidationError, match="must be a size in bytes"):
+        setup_of(cache={"bytes": "lots"})
+    with pytest.raises(ValidationError, match="float8"):
+        setup_of(cache={"bytes": "1GB", "dtype": "int8"})
+
+
+def test_a_second_block_is_counted_where_one_may_be_there() -> None:
+    kind, config = SaeTrain(), {"architecture": "topk", "d_sae": 1024, "k": 4}
+    one = kind.footprint(setup_of(overlap=False), config).shared_bytes
+    two = kind.footprint(setup_of(), config).shared_bytes
+    assert two - one == 16 * setup_of().batch_tokens * 576 * 4
 
 
 def test_the_footprint_grows_with_the_dictionary_and_says_what_is_shared() -> None:

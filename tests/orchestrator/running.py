@@ -46,10 +46,10 @@ class RunningSweep:
         values: dict[str, object] = {
             "name": "tiny",
             "model": model,
-            "tokens": "1M",
+            "tokens": "500k",
             "lrs": "1.0e-3, 3.0e-3",
             "early_stop": "{scheduler: none}",
-            "report": "50k",
+            "report": "25k",
             "checkpoint_seconds": 1,
             "members": 4,
         }

@@ -23,7 +23,7 @@ from orchestrator.trials.desk import Desk
 from tests.orchestrator.control.wanted import FAILED, take
 from tests.orchestrator.running import RunningSweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(1200)]
 
 LET_GO_WITHIN_S = 15.0
 """Promised are 5 s, on a machine that has the time."""

@@ -19,7 +19,7 @@ from orchestrator.log.sweep_log import LogWriter
 from orchestrator.store import Store
 from tests.orchestrator.running import RunningServe, RunningSweep, process_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(1200)]
 
 PATIENCE_S = 300.0
 """For each step: these machines are shared, and starting Ray alone has taken half a minute."""
