@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.report import save_report
 from orchestrator.log.events import Checkpointed, Finished, Leased, Reported, Started, Suggested
-from orchestrator.log.sweep_log import LogWriter
+from orchestrator.log.sweep_log import LogWriter, SweepLog
 from orchestrator.queue import Queue
 from orchestrator.spec.sweep import parse_sweep
 from orchestrator.store import Store
@@ -34,6 +34,8 @@ NUM_TRIALS, NUM_SWEEPS = 2000, 500
 NUM_REPORTS = 25
 NUM_DRIVERS = 4
 NUM_REPEATS = 3
+LOG_LIMIT_S = 0.6
+"""A hundredth of a trial of one minute, which is a short one."""
 METRICS = ("fvu", "explained_variance", "l0", "dead_fraction", "mse", "cosine", "loss")
 SWEEP = """
 name: {name}
@@ -93,6 +95,15 @@ def write_trials(store: Store, sweep: str, num_trials: int, num_reports: int) ->
         writers[number % len(writers)].append(*trial_events(number, num_reports))
 
 
+def write_one_by_one(store: Store) -> None:
+    """A trial's log as its driver writes it: each event when it happens, after reading the log."""
+    log = SweepLog(store, "big", LogWriter(store, "big"))
+    log.refresh()
+    for event in trial_events(NUM_TRIALS * 2, NUM_REPORTS):
+        log.append(event)
+        log.refresh()
+
+
 def submit_many(store: Store, num_sweeps: int) -> None:
     """As `saeq submit` does, one after the other."""
     queue = Queue(store)
@@ -147,6 +158,9 @@ def rows_of(place: str, url: str, num_trials: int, num_sweeps: int) -> Iterator[
     yield row(f"replay {num_trials} finished trials", place, spent, limits[0])
     spent = median(lambda: printed(POLL, big.url, str(num_trials)))
     yield row("poll that log when nothing is new", place, spent, None)
+    one = Store.open(_below(url, "one"))
+    spent = median(lambda: spent_by(lambda: write_one_by_one(one)))
+    yield row("log of one trial, an event at a time", place, spent, LOG_LIMIT_S)
     spent = spent_by(lambda: submit_many(many, num_sweeps))
     yield row(f"submit {num_sweeps} sweeps", place, spent, limits[1])
     spent = median(lambda: spent_by(lambda: saeq_ls(many.url)))

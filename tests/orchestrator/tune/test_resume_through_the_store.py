@@ -83,11 +83,11 @@ def test_a_trial_cut_off_at_random_points_equals_the_uninterrupted_one(
     assert last.member.segments == alone.member.segments == [(0, STEPS)]
     ours, theirs = last.member.sae.state_dict(), alone.member.sae.state_dict()
     assert not [name for name, value in theirs.items() if not torch.equal(value, ours[name])]
-    for ours_of, theirs_of in zip(
-        last.member.trainer.optimizer.state_dict()["state"].values(),
-        alone.member.trainer.optimizer.state_dict()["state"].values(),
-        strict=True,
-    ):
+    moments = last.member.trainer.optimizer.state_dict()["state"]
+    wanted = alone.member.trainer.optimizer.state_dict()["state"]
+    assert moments.keys() == wanted.keys()
+    for parameter, theirs_of in wanted.items():
+        ours_of = moments[parameter]
         assert all(torch.equal(theirs_of[name], ours_of[name]) for name in theirs_of)
 
 
