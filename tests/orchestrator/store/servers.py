@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import socket
@@ -117,14 +116,14 @@ def _weed(weed: Path, folder: Path, ports: list[int]) -> Iterator[None]:
         process.wait()
 
 
-def _wait_until_it_answers(server: S3Server, output: Path) -> None:
+def _wait_until_it_answers(server: S3Server, output: Path, page: str = "healthz") -> None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     deadline = time.monotonic() + STARTS_WITHIN_S
     client = None
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{server.endpoint}/healthz", timeout=2):
+            with urllib.request.urlopen(f"{server.endpoint}/{page}", timeout=2):
                 client = client or server.client()
             client.create_bucket(Bucket=server.bucket)
             client.put_object(Bucket=server.bucket, Key="probe", Body=b"x")
@@ -133,25 +132,29 @@ def _wait_until_it_answers(server: S3Server, output: Path) -> None:
         except (urllib.error.URLError, OSError, BotoCoreError, ClientError):
             time.sleep(0.2)
     raise AssertionError(
-        f"SeaweedFS does not answer:\n{output.read_text(errors='replace')[-3000:]}"
+        f"the S3 server does not answer:\n{output.read_text(errors='replace')[-3000:]}"
     )
 
 
 @contextmanager
 def moto_server() -> Iterator[S3Server]:
-    """moto's S3 in a thread of this process; knows every error code of AWS."""
-    from moto.server import ThreadedMotoServer
+    """moto's S3, which knows every error code of AWS; its process is killed at the end.
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    threaded = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    threaded.start()
-    try:
-        host, port = threaded.get_host_and_port()
-        server = S3Server(f"http://{host}:{port}")
-        server.client().create_bucket(Bucket=server.bucket)
-        yield server
-    finally:
-        threaded.stop()
+    Not a thread: other tests mock AWS in this process, and that empties all of moto's buckets.
+    """
+    [port] = free_ports(1)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with tempfile.NamedTemporaryFile(prefix="saeq-moto-") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            server = S3Server(f"http://127.0.0.1:{port}")
+            _wait_until_it_answers(server, Path(output.name), "moto-api/")
+            yield server
+        finally:
+            process.kill()
+            process.wait()
 
 
 def free_ports(count: int) -> list[int]:
