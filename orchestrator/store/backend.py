@@ -141,13 +141,13 @@ class Backend(ABC):
     def age_s(self, key: str) -> float:
         """Seconds since an object was written, by the store's clock. Raises KeyMissing."""
 
+    @abstractmethod
     def left_overs(self) -> Iterator[LeftOver]:
         """Writes that were cut off, or are under way now: their age tells."""
-        return iter(())
 
+    @abstractmethod
     def remove_left_over(self, left_over: LeftOver) -> None:
         """No error when it is gone."""
-        raise NotImplementedError(left_over)
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under the key."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator import cli
 from orchestrator.log.events import (
     Finished,
     Leased,
@@ -26,6 +24,7 @@ from orchestrator.queue import Queue
 from orchestrator.spec.sweep import parse_sweep
 from orchestrator.store import Store
 from orchestrator.view.cost_page import cost_table, sentences, trial_cost_table
+from tests.orchestrator.cli.conftest import Saeq
 from tests.orchestrator.invented_sweep import TOTAL, InventedSweep, config
 
 SWEEP = """
@@ -46,24 +45,6 @@ budget: {usd: 10}
 DOLLAR_A_SECOND = {"usd_per_hour": 3600.0, "price_source": "price.usd_per_hour of the sweep"}
 TYPICAL = {"usd_per_hour": 3600.0, "price_source": "typical on-demand, 2025-06; give yours"}
 NO_PRICE = {"usd_per_hour": 0.0, "price_source": ""}
-
-Saeq = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def saeq(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Saeq:
-    monkeypatch.setenv("SAEQ_STORE", str(tmp_path / "store"))
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
-        out, err = capsys.readouterr()
-        return int(str(ended.value.code or 0)), out, err
-
-    return call
 
 
 def invented(folder: Path, price: dict[str, Any]) -> InventedSweep:

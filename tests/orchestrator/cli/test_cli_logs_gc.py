@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator import cli
 from orchestrator.cli import logs as logs_module
 from orchestrator.log.events import Finished
 from orchestrator.queue import Queue
 from orchestrator.spec.sweep import parse_sweep
 from orchestrator.store import Store
+from tests.orchestrator.cli.conftest import Saeq
 from tests.orchestrator.cli.test_cli_look import SWEEP
 from tests.orchestrator.invented_sweep import InventedSweep, config, sweep_in_all_states
-
-Saeq = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -26,22 +23,6 @@ def sweep(tmp_path: Path) -> InventedSweep:
     folder = tmp_path / "store"
     Queue(Store.open(str(folder))).submit(parse_sweep(SWEEP, "demo.yaml"), SWEEP)
     return sweep_in_all_states(folder)
-
-
-@pytest.fixture
-def saeq(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Saeq:
-    monkeypatch.setenv("SAEQ_STORE", str(tmp_path / "store"))
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
-        out, err = capsys.readouterr()
-        return int(str(ended.value.code or 0)), out, err
-
-    return call
 
 
 def print_for(sweep: InventedSweep, trial: str, epoch: int, text: str) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cli
 from orchestrator.cli.errors import exit_code_of, is_for_the_user
 from orchestrator.queue import Queue, UnknownSweep
 from orchestrator.spec.sweep import parse_sweep
 from orchestrator.store import Store, StoreError
+from tests.orchestrator.cli.conftest import Saeq
 from tests.orchestrator.invented_sweep import InventedSweep, sweep_in_all_states
 
 SWEEP = """
@@ -34,30 +34,12 @@ space:
 early_stop: {scheduler: asha, metric: fvu, strata: [k], grace: 8k, reduction: 3}
 """
 
-Saeq = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> InventedSweep:
     folder = tmp_path / "store"
     Queue(Store.open(str(folder))).submit(parse_sweep(SWEEP, "demo.yaml"), SWEEP)
     return sweep_in_all_states(folder)
-
-
-@pytest.fixture
-def saeq(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Saeq:
-    monkeypatch.setenv("SAEQ_STORE", str(tmp_path / "store"))
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
-        out, err = capsys.readouterr()
-        return int(str(ended.value.code or 0)), out, err
-
-    return call
 
 
 def test_help_names_the_three_commands_to_start_with(saeq: Saeq) -> None:

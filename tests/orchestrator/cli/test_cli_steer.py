@@ -5,35 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator import cli
+from tests.orchestrator.cli.conftest import Saeq
 from tests.orchestrator.control.wanted import FAILED, Wanted, take
 
-Saeq = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def wanted(tmp_path: Path) -> Wanted:
     return Wanted(tmp_path)
-
-
-@pytest.fixture
-def saeq(
-    wanted: Wanted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Saeq:
-    monkeypatch.setenv("SAEQ_STORE", wanted.store.url)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
-        out, err = capsys.readouterr()
-        return int(str(ended.value.code or 0)), out, err
-
-    return call
 
 
 def test_each_command_says_in_one_line_what_it_did(saeq: Saeq, wanted: Wanted) -> None:
