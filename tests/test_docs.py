@@ -227,7 +227,9 @@ def test_every_key_of_the_store_is_in_the_architecture() -> None:
         layout.end("<sweep>", "<t>"),
         f"{layout.output('<sweep>')}<writer>.log",
         layout.artefact("<kind>", "<sweep>-<trial>"),
-        layout.node("<serve>"),
+        layout.node_self("<node>"),
+        layout.node_starter("<node>"),
+        layout.quarantine("<host>"),
         layout.prices("<instance-type>", "<zone>"),
     ]
     missing = [key for key in keys if key not in text]

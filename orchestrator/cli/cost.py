@@ -90,7 +90,7 @@ def _sweep_cost(store: Store, watched: WatchedSweep, now: float) -> SweepCost:
     from orchestrator.log.sweep_status import sweep_status
     from orchestrator.money.budget import budget_use
     from orchestrator.money.cost import cost_of, price_sources
-    from orchestrator.providers import recalled_history
+    from orchestrator.providers.prices import recalled_history
     from orchestrator.view import cells
     from orchestrator.view.cost_page import SweepCost
 

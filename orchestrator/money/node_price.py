@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 PRICE_LABEL = "saeq-usd-per-hour"
 """Label of a Ray node: dollars an hour for the node as a whole."""
 PROVIDER_LABEL = "saeq-provider"
-"""Label of a Ray node: who rents it out, a name of `orchestrator.providers`."""
+"""Label of a Ray node: who rents it out, a name of `orchestrator.providers.prices`."""
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 
 FROM_SWEEP = "price.usd_per_hour of the sweep"
@@ -107,7 +107,7 @@ def _labelled(labels: Mapping[str, str]) -> tuple[float, str] | None:
 def _provided(labels: Mapping[str, str], store: Store, now: float) -> tuple[float, str] | None:
     if PROVIDER_LABEL not in labels:
         return None
-    from orchestrator.providers import PriceUnavailable, provider_named
+    from orchestrator.providers.prices import PriceUnavailable, provider_named
 
     try:
         found = provider_named(labels[PROVIDER_LABEL]).price(labels, store, now)

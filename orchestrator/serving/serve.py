@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestrator.nodes.presence import NODE_VARIABLE, Presence
 from orchestrator.queue import QueuedSweep
 from orchestrator.serving.allotment import Allotment, Allotter
 from orchestrator.serving.driver_process import DriverOrder
 from orchestrator.serving.local_ray import RaySource
-from orchestrator.serving.presence import Presence
 from orchestrator.serving.roster import Roster
 from orchestrator.serving.sweep_worker import SweepWorker
 from orchestrator.store import Store, StoreError
@@ -77,8 +78,8 @@ class Serve:
         Raises:
             NoRay: a local Ray was started again and again, and died each time.
         """
-        serve_id = f"serve-{uuid.uuid4().hex[:10]}"
-        with Presence(self._store, serve_id) as presence:
+        node = os.environ.get(NODE_VARIABLE) or f"serve-{uuid.uuid4().hex[:10]}"
+        with Presence(self._store, node) as presence:
             try:
                 self._serve(presence)
             except KeyboardInterrupt:
@@ -105,7 +106,7 @@ class Serve:
                 self._look()
                 working = self.working
                 slots = sum(worker.num_running() for worker in working)
-                presence.say(slots, [worker.queued.id for worker in working])
+                presence.say(slots=slots, sweeps=tuple(w.queued.id for w in working))
                 self._next_look = time.monotonic() + LOOK_EVERY_S
                 has_looked = True
             self._tick()

@@ -10,6 +10,7 @@ class Layout:
     artefacts = "artefacts/"
     sweeps = "sweeps/"
     nodes = "nodes/"
+    quarantines = "quarantine/"
 
     def queued(self, sweep: str) -> str:
         """The validated spec, its hash, its priority, and when it was submitted."""
@@ -76,9 +77,17 @@ class Layout:
         """Spot price of an instance type over time, as its provider told it."""
         return f"prices/{instance_type}/{zone}.json"
 
-    def node(self, serve: str) -> str:
-        """That a `saeq serve` is there; rewritten every few seconds."""
-        return f"nodes/{serve}.json"
+    def node_self(self, node: str) -> str:
+        """What a node says of itself; rewritten every few seconds while it is there."""
+        return f"nodes/{node}/self.json"
+
+    def node_starter(self, node: str) -> str:
+        """What whoever started a node knows of its start."""
+        return f"nodes/{node}/starter.json"
+
+    def quarantine(self, host: str) -> str:
+        """What is held against a host."""
+        return f"quarantine/{host}.json"
 
     def artefact_kind(self, kind: str) -> str:
         return f"artefacts/{kind}/"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from orchestrator.money.node_price import node_price
-from orchestrator.providers import PriceProvider, PriceUnavailable, recalled_history
-from orchestrator.providers import aws_spot_prices as aws
+from orchestrator.providers.prices import PriceProvider, PriceUnavailable, recalled_history
+from orchestrator.providers.prices import aws_spot as aws
 from orchestrator.store import Store
 
 NOW = 1_790_000_000.0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from orchestrator.money.price_history import PriceHistory
-from orchestrator.providers.base import PriceProvider, PriceUnavailable, ProviderPrice
+from orchestrator.providers.prices.base import PriceProvider, PriceUnavailable, ProviderPrice
 from orchestrator.store import Damaged, KeyMissing, Store
 
 TYPE_LABEL = "saeq-instance-type"
