@@ -50,12 +50,8 @@ COMMANDS: dict[str, CommandEntry] = {
     "retry": CommandEntry("steer", "Give failed trials another chance.", STEER),
     "priority": CommandEntry("steer", "Whose trials come first.", STEER),
     "extend": CommandEntry("steer", "More trials, longer ones, or more money.", STEER),
-    "nodes": CommandEntry(
-        "nodes", "Every machine: its start, its state, why not.", MACHINES
-    ),
-    "node": CommandEntry(
-        "node", "Rented machines: up, down, notices of their end.", MACHINES
-    ),
+    "nodes": CommandEntry("nodes", "Every machine: its start, its state, why not.", MACHINES),
+    "node": CommandEntry("node", "Rented machines: up, down, notices of their end.", MACHINES),
     "gc": CommandEntry("gc", "Remove what nothing in the store refers to.", MACHINES),
     "slurm": CommandEntry("slurm", "Workers as SLURM jobs.", MACHINES),
     "doctor": CommandEntry("doctor", "Check machine, cluster and store.", MACHINES),
