@@ -5,7 +5,6 @@ Shape suffixes: N = held-out tokens, D = d_in, F = d_sae.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,11 +12,11 @@ from torch import Tensor
 
 from sae.activation_source import ActivationSource
 from sae.downstream import DEFAULT_CE_TOKENS, downstream_metrics
-from sae.member import Member
+from sae.member import Forward, Member
 from sae.memory import MAX_CHUNK_BYTES
 
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Raw activations [N, D] to latents [N, F] and reconstruction [N, D]."""
+MAX_CPU_CHUNK_TOKENS = 1024
+"""Larger intermediate results leave the processor's caches, and each is fresh memory."""
 
 
 class ReconstructionTally:
@@ -33,20 +32,23 @@ class ReconstructionTally:
         self._ever_fired_F = torch.zeros(d_sae, dtype=torch.bool, device=device)
         self._sums = torch.zeros(5, dtype=torch.float64, device=device)
 
-    def add(self, x_ND: Tensor, latents_NF: Tensor, reconstruction_ND: Tensor) -> None:
-        """Count one chunk."""
+    def add(self, x_ND: Tensor, fired_F: Tensor, reconstruction_ND: Tensor) -> None:
+        """Count one chunk.
+
+        Args:
+            fired_F: how many tokens of the chunk each latent fired for.
+        """
         x_ND, xhat_ND = x_ND.double(), reconstruction_ND.double()
-        fired_NF = latents_NF != 0
         norm_N, norm_hat_N = x_ND.norm(dim=-1), xhat_ND.norm(dim=-1)
         dot_N = (x_ND * xhat_ND).sum(dim=-1)
         self._num_tokens += len(x_ND)
         self._sum_D += x_ND.sum(dim=0)
-        self._ever_fired_F |= fired_NF.any(dim=0)
+        self._ever_fired_F |= fired_F > 0
         self._sums += torch.stack(
             [
-                x_ND.pow(2).sum(),
+                norm_N.pow(2).sum(),
                 (x_ND - xhat_ND).pow(2).sum(),
-                fired_NF.sum().double(),
+                fired_F.sum().double(),
                 (dot_N / (norm_N * norm_hat_N).clamp(min=1e-12)).sum(),
                 (norm_hat_N / norm_N.clamp(min=1e-12)).sum(),
             ]
@@ -74,6 +76,8 @@ def reconstruction_metrics(forward: Forward, x_ND: Tensor, d_sae: int) -> dict[s
     """Reconstruction and sparsity over all of `x_ND`, in chunks that bound the memory."""
     tally = ReconstructionTally(x_ND.shape[-1], d_sae, x_ND.device)
     size = max(64, MAX_CHUNK_BYTES // (4 * d_sae))
+    if x_ND.device.type == "cpu":
+        size = min(size, MAX_CPU_CHUNK_TOKENS)
     for first in range(0, len(x_ND), size):
         chunk_ND = x_ND[first : first + size]
         tally.add(chunk_ND, *forward(chunk_ND))
@@ -89,12 +93,15 @@ def member_forward(member: Member, *, exported: bool) -> Forward:
             first hundred steps or so it says nothing about the SAE.
     """
     sae, scale, config = member.sae, member.scale, member.config
+    own = None if exported else member.stepper.forward_of(member)
+    if own is not None:
+        return own
     latents = config.inference_latents if exported else config.training_latents
 
     def forward(x_ND: Tensor) -> tuple[Tensor, Tensor]:
         scaled_ND = x_ND.to(sae.device, sae.dtype) * scale
         latents_NF = latents(sae, scaled_ND)
-        return latents_NF, sae.decode(latents_NF) / scale
+        return (latents_NF != 0).sum(dim=0), sae.decode(latents_NF) / scale
 
     return forward
 
@@ -104,7 +111,7 @@ def exported_forward(sae: Any) -> Forward:
 
     def forward(x_ND: Tensor) -> tuple[Tensor, Tensor]:
         latents_NF = sae.encode(x_ND.to(sae.device))
-        return latents_NF, sae.decode(latents_NF)
+        return (latents_NF != 0).sum(dim=0), sae.decode(latents_NF)
 
     return forward
 

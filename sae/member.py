@@ -5,7 +5,7 @@ Shape suffixes: B = tokens in the batch, D = d_in.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +21,10 @@ FEATURE_SAMPLING_WINDOW_STEPS = 2000
 """Steps over which firing frequencies are counted before they start anew; sae_lens's default."""
 
 
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Raw activations [N, D] to how many tokens each latent fires for [F] and reconstruction [N, D]."""
+
+
 class Stepper(Protocol):
     """How a member is trained on one batch."""
 
@@ -31,6 +35,12 @@ class Stepper(Protocol):
 
     def loss_of_step(self, member: Member, batch_BD: Tensor) -> Tensor:
         """Train a member on raw activations; returns the loss, a scalar."""
+
+    def forward_of(self, member: Member) -> Forward | None:
+        """A member as it trains, by the stepper's own kernels; None: sae_lens's are as good.
+
+        What is returned may be used beside a step in another thread.
+        """
 
 
 class ReferenceStepper:
@@ -43,6 +53,11 @@ class ReferenceStepper:
         """Train a member on raw activations; returns the loss, a scalar."""
         loss: Tensor = member.trainer.step(batch_BD.to(member.device, member.sae.dtype)).loss
         return loss
+
+    def forward_of(self, member: Member) -> Forward | None:
+        """None."""
+        del member
+        return None
 
 
 REFERENCE_STEPPER = ReferenceStepper()

@@ -20,12 +20,12 @@ from sae.batched.gated_family import GatedFamily
 from sae.batched.jumprelu_family import JumpReluFamily
 from sae.batched.kernels import CHOICES as KERNELS
 from sae.batched.kernels import make_kernels
-from sae.batched.outcome import Bench, Family
+from sae.batched.outcome import Bench, Family, SparseFamily
 from sae.batched.standard_family import StandardFamily
 from sae.batched.topk_family import TopKFamily
 from sae.batched.training import train
 from sae.batched.workspace import Workspace
-from sae.member import REFERENCE_STEPPER, Member, Stepper
+from sae.member import REFERENCE_STEPPER, Forward, Member, Stepper
 from sae.step_backend import MemberStepFailed, ReferenceBackend, StepBackend
 
 FAMILIES: tuple[Family, ...] = (TopKFamily(), StandardFamily(), JumpReluFamily(), GatedFamily())
@@ -60,6 +60,23 @@ class BatchedStepper:
         family = family_of(member.config)
         assert family is not None
         return train(member, batch_BD, family, self._bench)
+
+    def forward_of(self, member: Member) -> Forward | None:
+        """A member as it trains; buffers are its own, so steps may go on meanwhile."""
+        family = family_of(member.config)
+        if not isinstance(family, SparseFamily):
+            return None
+        workspace = Workspace()
+        kernels = make_kernels(member.device, workspace, self._bench.kernels.name)
+        bench = Bench(kernels, workspace)
+        scale, dtype = member.scale, member.sae.dtype
+
+        def forward(x_ND: Tensor) -> tuple[Tensor, Tensor]:
+            scaled_ND = (x_ND.to(member.device, dtype) * scale).contiguous()
+            fired_F, scaled_hat_ND = family.reconstruct(member, scaled_ND, bench)
+            return fired_F, scaled_hat_ND / scale
+
+        return forward
 
 
 class BatchedBackend:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -51,6 +51,18 @@ class Family(Protocol):
         Args:
             x_BD: activations as the SAE sees them (scaled).
             dead_F: which latents count as dead before this batch, bool.
+        """
+
+
+@runtime_checkable
+class SparseFamily(Family, Protocol):
+    """A family that reconstructs from the few latents that fire, without multiplying the rest."""
+
+    def reconstruct(self, member: Member, x_BD: Tensor, bench: Bench) -> tuple[Tensor, Tensor]:
+        """As in training: how many tokens each latent fires for [F], and what x becomes [B, D].
+
+        Args:
+            x_BD: activations as the SAE sees them (scaled).
         """
 
 

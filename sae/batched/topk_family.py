@@ -72,6 +72,14 @@ class TopKFamily:
             },
         )
 
+    @torch.no_grad()
+    def reconstruct(self, member: Member, x_BD: Tensor, bench: Bench) -> tuple[Tensor, Tensor]:
+        pre_BF = pre_activations(member, encoder_input(member, x_BD), bench)
+        code = main_code(member, pre_BF, decoder_norm(member), bench.kernels)
+        W_dec_FD, b_dec_D = member.sae.W_dec.data, member.sae.b_dec.data
+        pull = bench.kernels.decode(code, W_dec_FD, b_dec_D, x_BD, 1.0, (len(W_dec_FD),))
+        return code.fired_F(), x_BD + pull.error_BD
+
 
 def decoder_norm(member: Member) -> Tensor | None:
     """What pre-activations are multiplied with before they are ranked, [F]; None for nothing."""

@@ -45,7 +45,7 @@ def test_explained_variance_is_sae_lens_s_also_beside_a_large_mean() -> None:
     xhat_ND = x_ND + 0.5 * torch.randn(1000, 16, generator=generator)
     theirs = ExplainedVarianceCalculator()
     theirs.add_batch(xhat_ND.double(), x_ND.double())
-    ours = reconstruction_metrics(lambda part_ND: (part_ND, xhat_ND), x_ND, 16)
+    ours = reconstruction_metrics(lambda part_ND: ((part_ND != 0).sum(0), xhat_ND), x_ND, 16)
     assert ours["explained_variance"] == pytest.approx(theirs.compute(), abs=1e-9)
     assert ours["fvu"] == pytest.approx(0.25, rel=0.05)
     assert ours["mse"] == pytest.approx(4.0, rel=0.05)
@@ -64,15 +64,14 @@ def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_perfect_and_an_empty_reconstruction_have_the_expected_numbers() -> None:
     x_ND = SyntheticSource().held_out.activations("layer")
-    latents_NF = torch.ones(len(x_ND), 4)
-    latents_NF[:, 3] = 0
-    perfect = reconstruction_metrics(lambda x: (latents_NF[: len(x)], x), x_ND, 4)
+    fires_F = torch.tensor([1, 1, 1, 0])
+    perfect = reconstruction_metrics(lambda x: (len(x) * fires_F, x), x_ND, 4)
     assert perfect["fvu"] == 0
     assert perfect["cosine"] == pytest.approx(1)
     assert perfect["norm_ratio"] == pytest.approx(1)
     assert perfect["l0"] == 3
     assert perfect["silent_fraction"] == 0.25
-    mean = reconstruction_metrics(lambda x: (latents_NF, x.mean(0).expand_as(x)), x_ND, 4)
+    mean = reconstruction_metrics(lambda x: (fires_F, x_ND.mean(0).expand_as(x)), x_ND, 4)
     assert mean["explained_variance"] == pytest.approx(0, abs=1e-6)
 
 
