@@ -1,0 +1,151 @@
+"""Training one head on ready features, step by step, so that it can stop and go on anywhere.
+
+A torch module. What a step draws follows from (seed, step) alone: a training that goes on from a
+saved state is the one that was never interrupted, bit for bit on one machine.
+
+Shape suffixes: N = rows, D = feature width, E = embedding width.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from steering.styles.head import Head
+from steering.styles.losses import (
+    MINED,
+    WITH_MARGIN,
+    LossDistance,
+    LossName,
+    mined_loss,
+    triplet_loss,
+)
+from steering.styles.triplets import Pool, TripletSampler, group_batch
+
+STATE, PROGRESS = "state.safetensors", "progress.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a head is trained; everything that a trial may vary."""
+
+    loss: LossName = "triplet"
+    distance: LossDistance = "euclidean"
+    margin: float = 0.5
+    """For losses with one; Euclidean ones in units of the mean pair distance."""
+    temperature: float = 0.1
+    """Of supcon."""
+    hidden: tuple[int, ...] = (256,)
+    d_out: int = 64
+    normalize: bool = False
+    dropout: float = 0.0
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    batch: int = 256
+    """Triplets, or samples of a batch for mining."""
+    groups_in_batch: int = 8
+    pool: Pool = "mixed"
+    seed: int = 0
+
+
+class HeadTraining:
+    """A head, its optimizer, and where they are.
+
+    Args:
+        x_ND: features of the rows to train on, float32.
+        group_N: their groups.
+
+    Raises:
+        ValueError: no triplet can be drawn.
+    """
+
+    def __init__(self, recipe: Recipe, x_ND: Tensor, group_N: Tensor) -> None:
+        self.recipe, self._x_ND, self._group_N = recipe, x_ND, group_N
+        self._sampler = TripletSampler(group_N, recipe.pool, recipe.seed)
+        widths = (x_ND.shape[1], *recipe.hidden, recipe.d_out)
+        self.head = Head(
+            widths, normalize=recipe.normalize, seed=recipe.seed, dropout=recipe.dropout
+        )
+        self._optimizer = torch.optim.AdamW(
+            self.head.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
+        self.num_steps = 0
+        self.num_triplets = self._sampler.num_triplets
+        """Different triplets that the pool allows."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps until every row could have been an anchor once."""
+        return max(1, -(-len(self._sampler.anchors) // self.recipe.batch))
+
+    def step(self) -> float:
+        """One step; returns its loss."""
+        generator = torch.Generator().manual_seed(_mixed(self.recipe.seed, self.num_steps))
+        self.head.train()
+        loss = self._loss(generator)
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        self.num_steps += 1
+        return float(loss.detach())
+
+    def _loss(self, generator: torch.Generator) -> Tensor:
+        recipe = self.recipe
+        if recipe.loss in MINED:
+            per_group = max(2, recipe.batch // recipe.groups_in_batch)
+            rows = group_batch(self._group_N, recipe.groups_in_batch, per_group, generator)
+            embedding_BE = self.head(self._x_ND[rows], generator)
+            group_B = self._group_N[rows]
+            return mined_loss(
+                recipe.loss,
+                embedding_BE,
+                group_B,
+                recipe.distance,
+                recipe.margin,
+                recipe.temperature,
+            )
+        drawn = self._sampler.draw(recipe.batch, generator)
+        rows = torch.cat([drawn.anchor_T, drawn.positive_T, drawn.negative_T])
+        anchor_BE, positive_BE, negative_BE = self.head(self._x_ND[rows], generator).chunk(3)
+        margin = recipe.margin if recipe.loss in WITH_MARGIN else None
+        return triplet_loss(anchor_BE, positive_BE, negative_BE, recipe.distance, margin)
+
+    @torch.no_grad()
+    def embed(self, x_ND: Tensor) -> Tensor:
+        """Embeddings [N, E] as they are compared, in chunks that bound the memory."""
+        self.head.eval()
+        return torch.cat([self.head(part_ND) for part_ND in torch.split(x_ND, 8192)])
+
+    def save(self, folder: Path) -> None:
+        """Everything that the next step depends on, into an empty folder."""
+        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        moments = self._optimizer.state_dict()["state"]
+        for place, state in moments.items():
+            for name, value in state.items():
+                tensors[f"optimizer.{place}.{name}"] = torch.as_tensor(value)
+        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / STATE)
+        (folder / PROGRESS).write_text(json.dumps({"num_steps": self.num_steps}))
+
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote, under the same recipe and the same rows."""
+        tensors = load_file(folder / STATE)
+        head = {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")}
+        self.head.load_state_dict(head)
+        state = self._optimizer.state_dict()
+        state["state"] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, place, key = name.split(".")
+                state["state"].setdefault(int(place), {})[key] = tensor
+        self._optimizer.load_state_dict(state)
+        self.num_steps = int(json.loads((folder / PROGRESS).read_text())["num_steps"])
+
+
+def _mixed(seed: int, step: int) -> int:
+    """One number for a seed and a step; neighbours are far apart (splitmix64's multiplier)."""
+    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9) % 2**63
