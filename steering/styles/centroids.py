@@ -82,8 +82,9 @@ def distances(embedding_NE: Tensor, point_GE: Tensor, distance: Distance) -> Ten
 def paired_distances(one_NE: Tensor, other_NE: Tensor, distance: Distance) -> Tensor:
     """From each sample to the one in the same row, [N]."""
     if distance == "euclidean":
-        return torch.linalg.vector_norm(one_NE - other_NE, dim=-1)
-    return 1.0 - torch.nn.functional.cosine_similarity(one_NE, other_NE, dim=-1)
+        return (one_NE - other_NE).pow(2).sum(dim=-1).sqrt()
+    cosine_N: Tensor = torch.cosine_similarity(one_NE, other_NE, dim=-1)
+    return 1.0 - cosine_N
 
 
 def nearest(embedding_NE: Tensor, point_GE: Tensor, distance: Distance) -> Tensor:
