@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from jobs.runners.draining import this_node_drains
 from jobs.runners.output import RecentOutput, keep_output, said_for
 from sae.stream_errors import StreamError
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 NAMESPACE = "saeq"
 SILENT_MEMBER_AFTER_S = 15.0
 IDLE_PACK_AFTER_S = 60.0
+IDLE_ON_LEAVING_NODE_S = 2.0
+"""A draining node ends as soon as nothing is on it, and with it what it costs."""
 MAX_CALLS = 256
 
 Answer = tuple[str, Any]
@@ -57,7 +60,7 @@ class SaePackActor:
         self._heard_of: dict[str, float] = {}
         self._draining: set[str] = set()
         self._sweep_of: dict[str, str] = {}
-        self._idle_since = time.monotonic()
+        self._idle_since = self._look_at_node_at = time.monotonic()
         self._num_attaching = 0
         self._rate = _Rate()
         self._output = RecentOutput()
@@ -87,7 +90,7 @@ class SaePackActor:
                 if not worked:
                     self._moved.wait(timeout=0.2)
             self._drop_silent_members()
-            if time.monotonic() - self._idle_since > IDLE_PACK_AFTER_S:
+            if self._has_no_use():
                 self._exit()
                 return
 
@@ -131,6 +134,15 @@ class SaePackActor:
             if now - heard > SILENT_MEMBER_AFTER_S:
                 logger.warning("member %s: its trial is silent, dropped", member)
                 self.detach(member)
+
+    def _has_no_use(self) -> bool:
+        now = time.monotonic()
+        idle_s = now - self._idle_since
+        if idle_s > IDLE_ON_LEAVING_NODE_S and now >= self._look_at_node_at:
+            self._look_at_node_at = now + IDLE_ON_LEAVING_NODE_S
+            if this_node_drains():
+                return True
+        return idle_s > IDLE_PACK_AFTER_S
 
     def _exit(self) -> None:
         ray.kill(ray.get_runtime_context().current_actor)

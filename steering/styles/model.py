@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,9 @@ class StyleModel:
     groups: tuple[str, ...]
     centroid_GE: Tensor
     distance: Distance
+    mean_D: Tensor
+    deviation_D: Tensor
+    """What features are shifted and scaled by before the head."""
     config: dict[str, Any]
     """Recipe, encoder, catalogue hash, metrics: all that was written beside the weights."""
 
@@ -42,7 +44,8 @@ class StyleModel:
                 f"{list(x_ND.shape)}"
             )
         self.head.eval()
-        return torch.cat([self.head(part_ND) for part_ND in torch.split(x_ND, 8192)])
+        parts = torch.split((x_ND - self.mean_D) / self.deviation_D, 8192)
+        return torch.cat([self.head(part_ND) for part_ND in parts])
 
     def nearest_group(self, features: np.ndarray[Any, Any] | Tensor) -> list[str]:
         """The group whose centroid is nearest, for each row."""
@@ -50,25 +53,20 @@ class StyleModel:
         return [self.groups[group] for group in found_N.tolist()]
 
 
-def save(
-    folder: Path,
-    head: Head,
-    groups: Sequence[str],
-    centroid_GE: Tensor,
-    distance: Distance,
-    config: dict[str, Any],
-) -> None:
+def save(folder: Path, model: StyleModel) -> None:
     """Write an artefact into an empty folder: safetensors and JSON."""
+    head = model.head
     tensors = {f"head.{name}": value.detach() for name, value in head.state_dict().items()}
-    tensors["centroids"] = centroid_GE
+    tensors |= {"centroids": model.centroid_GE, "mean": model.mean_D}
+    tensors["deviation"] = model.deviation_D
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
     about = {
-        **config,
+        **model.config,
         "format": FORMAT,
         "widths": list(head.widths),
         "normalize": head.normalize,
-        "groups": list(groups),
-        "distance": distance,
+        "groups": list(model.groups),
+        "distance": model.distance,
     }
     (folder / CONFIG).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
 
@@ -81,8 +79,15 @@ def load(folder: Path) -> StyleModel:
         head = Head(config["widths"], normalize=config["normalize"], seed=0)
         weights = {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")}
         head.load_state_dict(weights)
-        groups, distance = tuple(config["groups"]), config["distance"]
-        return StyleModel(head.eval(), groups, tensors["centroids"], distance, config)
+        return StyleModel(
+            head.eval(),
+            tuple(config["groups"]),
+            tensors["centroids"],
+            config["distance"],
+            tensors["mean"],
+            tensors["deviation"],
+            config,
+        )
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise BadStyleData(
             f"{folder} holds no style embedding ({type(error).__name__}: {error}); name the folder "
