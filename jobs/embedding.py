@@ -61,7 +61,7 @@ class EmbeddingSetup(BaseModel):
     def _encoder_finds_its_column(self) -> EmbeddingSetup:
         if self.encoder.features and self.data.vector is None and not self.data.is_array:
             raise ValueError("encoder features: reads vectors; name their column: data.vector")
-        if not self.encoder.features and self.data.text is None:
+        if not self.encoder.features and not self.data.has_text:
             raise ValueError("this encoder reads texts; name their column: data.text")
         return self
 
@@ -235,7 +235,7 @@ class Embedding(JobKind):
 
     def check_here(self, setup: Any) -> list[tuple[tuple[str | int, ...], str]]:
         files = setup.data.files
-        names = [files] if isinstance(files, str) else list(files)
+        names = [files] if isinstance(files, str) else list(files or ())
         missing = [name for name in names if not list(_matches(name))]
         faults: list[tuple[tuple[str | int, ...], str]] = [
             (("data", "files"), f"no file matches {name!r}; name one that is there")

