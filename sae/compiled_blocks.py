@@ -7,12 +7,27 @@ and could not be left in the middle of a pass.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class CompilingFailed(Exception):
+    """Compiled blocks do not run here; they are as they were before.
+
+    Args:
+        reason: what the compiler said, in a line.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class CompiledBlocks:
@@ -20,12 +35,19 @@ class CompiledBlocks:
 
     Args:
         model: its longest list of modules is taken for the blocks.
+
+    Raises CompilingFailed where torch refuses at once, as on a Python that is too new for it.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._block_by_path = _blocks(model)
-        for block in self._block_by_path.values():
-            block.forward = torch.compile(block.forward)
+        self._has_run = False
+        try:
+            forwards = [torch.compile(block.forward) for block in self._block_by_path.values()]
+        except RuntimeError as error:
+            raise CompilingFailed(_first_words(error)) from error
+        for block, forward in zip(self._block_by_path.values(), forwards, strict=True):
+            block.forward = forward
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -40,6 +62,31 @@ class CompiledBlocks:
                 del self._block_by_path[block_path]
                 logger.info("%s is not compiled: it is hooked inside, at %s", block_path, path)
 
+    def run(self, a_pass: Callable[[], T]) -> T:
+        """Run a pass over the model.
+
+        Raises CompilingFailed where that is what went wrong: an error of torch's compiler, or any
+        other of a first pass, since a missing library or program shows when what was compiled is
+        first loaded. Out of memory is raised as it is.
+        """
+        from torch._dynamo.exc import TorchDynamoException
+
+        expected = (TorchDynamoException,) if self._has_run else (RuntimeError, OSError)
+        try:
+            result = a_pass()
+        except torch.OutOfMemoryError:
+            raise
+        except expected as error:
+            self._put_back()
+            raise CompilingFailed(_first_words(error)) from error
+        self._has_run = True
+        return result
+
+    def _put_back(self) -> None:
+        for block in self._block_by_path.values():
+            del block.forward
+        self._block_by_path = {}
+
 
 def _blocks(model: nn.Module) -> dict[str, Any]:
     lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
@@ -47,3 +94,10 @@ def _blocks(model: nn.Module) -> dict[str, Any]:
     if longest is None:
         return {}
     return {f"{longest}.{index}": block for index, block in enumerate(lists[longest])}
+
+
+def _first_words(error: BaseException) -> str:
+    """The first line that says something: dynamo begins with the name of a backend."""
+    root = error.__cause__ or error
+    lines = [line.strip() for line in str(root).splitlines() if line.strip()]
+    return f"{type(root).__name__}: {lines[0]}" if lines else type(root).__name__

@@ -6,17 +6,20 @@ V = vocabulary.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from threading import RLock
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from sae.compiled_blocks import CompiledBlocks
+from sae.attention import IMPLEMENTATIONS, attention_of, leave_flash, load_with_attention
+from sae.capabilities import cannot_compile
+from sae.compiled_blocks import CompiledBlocks, CompilingFailed
 from sae.hooks import resolve_hook
 from sae.model_files import ModelFiles, cache_dir, find_model, quiet_transformers
 from sae.stream_errors import OFFLINE_MODEL, BadModel, UnknownHook
@@ -24,6 +27,9 @@ from sae.stream_spec import ModelSpec
 
 __all__ = ["BadModel", "Edit", "LanguageModel", "cache_dir", "resolve_device", "resolve_dtype"]
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 Edit = Callable[[Tensor], Tensor]
 """What replaces a module's output: [C, T, D] in, [C, T, D] out."""
 
@@ -42,7 +48,10 @@ class LanguageModel:
         self.lock = RLock()
         """Held during each call: an evaluation thread and the training loop share the model."""
         self.module_names: frozenset[str] = frozenset(name for name, _ in model.named_modules())
+        self.fallbacks: tuple[str, ...] = ()
+        """What was asked for and is not used, a line each; each was a warning when it was seen."""
         self._compiled: CompiledBlocks | None = None
+        self._is_tried_out = False
         self._path_by_hook: dict[str, str] = {}
         self._width_by_path: dict[str, int] = {}
 
@@ -59,9 +68,12 @@ class LanguageModel:
         target = resolve_device(device)
         dtype = resolve_dtype(spec, target)
         files = find_model(spec, dtype)
-        language_model = cls(*_load(spec, files, dtype, target), files)
+        model, tokenizer, fallback = _load(spec, files, dtype, target)
+        language_model = cls(model, tokenizer, files)
+        if fallback:
+            language_model._fall_back(fallback)
         if spec.compile:
-            language_model._compiled = CompiledBlocks(language_model.model)
+            language_model._compile()
         for hook in hooks:
             language_model.path_of(hook)
         return language_model
@@ -85,7 +97,12 @@ class LanguageModel:
     @property
     def attention(self) -> str:
         """How attention is computed: `sdpa` wherever that is the model's own attention."""
-        return str(self.model.config.get_text_config()._attn_implementation)
+        return attention_of(self.model)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether blocks run compiled: asked for, and nothing spoke against it so far."""
+        return self._compiled is not None
 
     @property
     def max_context(self) -> int | None:
@@ -149,15 +166,13 @@ class LanguageModel:
             for path in sorted(missing):
                 module = self._module_to_hook(path)
                 undo.callback(module.register_forward_hook(partial(keep, path)).remove)
-            try:
-                self._body(input_ids=tokens_CT.to(self.device), use_cache=False)
-            except _PassIsOver:
-                pass
-            else:
+            self._run(partial(_run_until_over, self._body, tokens_CT.to(self.device)))
+            if missing:
                 raise UnknownHook(
                     f"module {sorted(missing)[0]!r} does not run in a forward pass; hook a block, "
                     "or its attention or MLP"
                 )
+        self._width_by_path |= {path: acts_CTD.shape[-1] for path, acts_CTD in found.items()}
         return {hook: found[path] for hook, path in path_by_hook.items()}
 
     @torch.inference_mode()
@@ -182,9 +197,56 @@ class LanguageModel:
             for path, change in edits.items():
                 module = self._module_to_hook(path)
                 undo.callback(module.register_forward_hook(partial(replace, change, path)).remove)
-            output = self.model(input_ids=tokens_CT.to(self.device), use_cache=False)
+            inputs_CT = tokens_CT.to(self.device)
+            output = self._run(lambda: self.model(input_ids=inputs_CT, use_cache=False))
         logits_CTV: Tensor = output.logits
         return logits_CTV
+
+    def try_out(self, num_contexts: int, context: int, hooks: Sequence[str]) -> None:
+        """Run a pass of that shape, if something may turn out not to work: then it falls back now.
+
+        So what is said of the model in records and caches holds from the first batch on.
+        """
+        if self.is_compiled or self._uses_flash:
+            self.activations(torch.zeros((num_contexts, context), dtype=torch.long), hooks)
+
+    def _compile(self) -> None:
+        reason = cannot_compile(self.device.type)
+        if not reason:
+            try:
+                self._compiled = CompiledBlocks(self.model)
+            except CompilingFailed as error:
+                reason = error.reason
+        if reason:
+            self._fall_back(f"model.compile: off, {reason}")
+
+    def _run(self, a_pass: Callable[[], T]) -> T:
+        """A pass; once more without what was asked for and does not work here."""
+        if self._compiled is not None:
+            try:
+                return self._compiled.run(a_pass)
+            except CompilingFailed as error:
+                self._compiled = None
+                self._fall_back(f"model.compile: off, {error.reason}")
+        try:
+            result = a_pass()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if self._is_tried_out or not self._uses_flash:
+                raise
+            self._fall_back(leave_flash(self.model, error))
+            result = a_pass()
+        self._is_tried_out = True
+        return result
+
+    @property
+    def _uses_flash(self) -> bool:
+        return self.attention == IMPLEMENTATIONS["flash"]
+
+    def _fall_back(self, said: str) -> None:
+        self.fallbacks = (*self.fallbacks, said)
+        logger.warning("%s", said)
 
     def _module_to_hook(self, path: str) -> nn.Module:
         if self._compiled is not None:
@@ -214,7 +276,8 @@ def resolve_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
 
 def _load(
     spec: ModelSpec, files: ModelFiles, dtype: torch.dtype, device: torch.device
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, str]:
+    """The model, its tokenizer, and a line about attention that is not as asked for."""
     origin = {
         "pretrained_model_name_or_path": files.name,
         "revision": files.revision,
@@ -224,15 +287,18 @@ def _load(
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(**origin)
-            # No attn_implementation: transformers takes sdpa wherever it computes the same, and
-            # must not for models whose attention scores are soft-capped (Gemma 2).
-            model = AutoModelForCausalLM.from_pretrained(**origin, dtype=dtype)
+            model, fallback = load_with_attention(origin, spec.attention, dtype, device)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise BadModel(f"model {spec.label!r} cannot be loaded: {reason}; {OFFLINE_MODEL}") from (
             error
         )
-    return model.to(device).eval().requires_grad_(False), tokenizer
+    return model.to(device).eval().requires_grad_(False), tokenizer, fallback
+
+
+def _run_until_over(body: Any, tokens_CT: Tensor) -> None:
+    with suppress(_PassIsOver):
+        body(input_ids=tokens_CT, use_cache=False)
 
 
 def _hidden_CTD(path: str, output: Any) -> Tensor:

@@ -69,6 +69,7 @@ class ActivationStream:
         for hook in spec.hooks:
             self.language_model.path_of(hook)
         self._check_context()
+        self.language_model.try_out(spec.lm_batch_contexts, spec.data.context, spec.hooks)
         self._packing = _packing(self.language_model, spec.data.context)
         self._tokenizer = StreamTokenizer(self.language_model.tokenizer)
         self._text = self._open_text()
@@ -176,6 +177,7 @@ class ActivationStream:
         return {
             "key": spec.key,
             **pass_record(spec, self.language_model),
+            "fallbacks": list(self.language_model.fallbacks),
             "tokenizer_sha256": self._tokenizer.sha256,
             "data": dict(self._source.fingerprint()),
             "packing": self.packing_record(),

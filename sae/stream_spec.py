@@ -31,7 +31,11 @@ class ModelSpec(BaseModel):
     """Run Python code that comes with the model. Off unless the sweep says so."""
     compile: bool = False
     """Compile the model's blocks (torch.compile): faster after about a minute, and rounded
-    differently in the last bits."""
+    differently in the last bits. Off, with a line in the output, where nothing can compile them."""
+    attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
+    """How attention is computed; each rounds differently in the last bits. auto: sdpa wherever that
+    is the model's own attention. flash needs flash-attn, a GPU for it and half precision. What
+    cannot be had makes way, with a line in the output: flash for sdpa, sdpa for eager."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -168,5 +172,7 @@ class StreamSpec(BaseModel):
         # Streams that were keyed before there was a choice keep their keys.
         if not self.model.compile:
             del resolved["model"]["compile"]
+        if self.model.attention == "auto":
+            del resolved["model"]["attention"]
         text = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.errors import RequestError
 from orchestrator.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -37,6 +38,36 @@ def plan(
         bool,
         typer.Option("--calibrate", help="Train here for some seconds first, and go by that."),
     ] = False,
+    compare: Annotated[
+        bool, typer.Option("--where", help="Compare machines to rent: dollars and hours of each.")
+    ] = False,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region",
+            metavar="NAME",
+            help="With --where: an AWS region to ask for spot prices; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            "--prices",
+            metavar="FILE",
+            help="With --where: machines and prices of your own: .yaml, .json or .csv.",
+            show_default=False,
+        ),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            "--cluster",
+            metavar="FILE",
+            help="With --where: the file of `ray up`, for its node types and region.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a sweep would run and cost; writes nothing.
@@ -47,12 +78,22 @@ def plan(
 
     saeq plan sweep.yaml --device H100-80 --num-devices 8
 
+    saeq plan sweep.yaml --where                   what to rent, at spot prices of now
+
+    saeq plan sweep.yaml --where --prices my-prices.yaml
+
     The hours without --calibrate are formulas: good for comparing, not for promising.
     """
     from orchestrator.planning.plan import plan as make_plan
     from orchestrator.spec.sweep import load_sweep
 
     spec = load_sweep(file)
+    if compare:
+        _refuse_devices(device, num_devices)
+        _where(spec, region or [], prices, cluster, calibrate=calibrate, as_json=as_json)
+        return
+    if region or prices or cluster:
+        raise RequestError("--region, --prices and --cluster go with --where; add it")
     devices = _devices(spec, device or [], num_devices)
     measured = _measured(spec, devices, quiet=as_json) if calibrate else None
     made = make_plan(spec, devices, measured)
@@ -64,6 +105,53 @@ def plan(
     from orchestrator.view.plan_page import plan_page
 
     Console(highlight=False).print(plan_page(spec, made))
+
+
+def _refuse_devices(device: list[str] | None, num_devices: int) -> None:
+    if device or num_devices != 1:
+        raise RequestError(
+            "--where compares whole machines; drop --device and --num-devices, or list the "
+            "machines that you mean in a file for --prices"
+        )
+
+
+def _where(
+    spec: SweepSpec,
+    regions: list[str],
+    prices: Path | None,
+    cluster: Path | None,
+    *,
+    calibrate: bool,
+    as_json: bool,
+) -> None:
+    from orchestrator.planning.market import offers_of_now
+    from orchestrator.planning.where import where
+    from orchestrator.view.where_page import where_page
+
+    offers, notes = offers_of_now(regions, prices, cluster)
+    measured = _measured_on_gpu(spec, quiet=as_json) if calibrate else None
+    made = where(spec, offers, notes=notes, measured=measured)
+    if as_json:
+        sys.stdout.write(made.model_dump_json(indent=2) + "\n")
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(where_page(made, console.width))
+
+
+def _measured_on_gpu(spec: SweepSpec, *, quiet: bool) -> tuple[Calibration, DeviceProfile]:
+    from orchestrator.planning.devices import this_machine
+
+    here = this_machine(spec.device)
+    if here.kind != "cuda":
+        raise RequestError(
+            "--calibrate says how far the formulas are off on a GPU, and this machine has none; "
+            "drop it, or run this on a machine with one"
+        )
+    measured = _measured(spec, [here], quiet=quiet)
+    assert measured is not None
+    return measured, here
 
 
 def _devices(spec: SweepSpec, names: list[str], num_devices: int) -> list[DeviceProfile]:

@@ -31,6 +31,8 @@ class Check(ABC):
     """In a word or two; the heading of its lines."""
     order: ClassVar[int] = 100
     """Low ones come first: machine, store, cluster."""
+    within_s: ClassVar[float] = 15.0
+    """So long it may take; then it is left behind and said to be silent."""
     by_name: ClassVar[dict[str, type[Check]]] = {}
 
     def __init_subclass__(cls) -> None:

@@ -63,26 +63,34 @@ class UnknownDevice(ValueError):
 
 
 def _gpu(
-    name: str, memory_mib: int, bf16_tflops: float, fp32_tflops: float, gb_per_second: float
+    name: str,
+    memory_mib: int,
+    bf16_tflops: float,
+    fp32_tflops: float,
+    gb_per_second: float,
+    sustained: float = 1.0,
 ) -> DeviceProfile:
+    """From a data sheet; `sustained` is the share of its peak that its power limit lets last."""
     return DeviceProfile(
         name=name,
         kind="cuda",
         memory_bytes=memory_mib * 1024**2,
         usable_bytes=int(memory_mib * 1024**2 * GPU_SHARE),
-        bf16_flop_per_second=bf16_tflops * 1e12,
-        fp32_flop_per_second=fp32_tflops * 1e12,
+        bf16_flop_per_second=bf16_tflops * 1e12 * sustained,
+        fp32_flop_per_second=fp32_tflops * 1e12 * sustained,
         bytes_per_second=gb_per_second * 1e9,
     )
 
 
 # Memory as nvidia-smi reports it; NVIDIA's data sheets: dense bf16 (fp16 on T4), fp32 without
-# tensor cores, bandwidth of the memory.
+# tensor cores, bandwidth of the memory. Sheets rate a card at its boost clock. Cards of 70 W (T4,
+# L4) fall back to their base clock within seconds of matrix products: 24 of 65 TFLOP/s on a T4
+# (forums.developer.nvidia.com/t/264462), which is 585 of 1590 MHz.
 GPUS: dict[str, DeviceProfile] = {
     gpu.name: gpu
     for gpu in (
-        _gpu("T4-16", 15360, 65, 8.1, 320),
-        _gpu("L4-24", 23034, 121, 30.3, 300),
+        _gpu("T4-16", 15360, 65, 8.1, 320, sustained=585 / 1590),
+        _gpu("L4-24", 23034, 121, 30.3, 300, sustained=795 / 2040),
         _gpu("A10G-24", 23028, 70, 31.2, 600),
         _gpu("RTX4090-24", 24564, 165, 82.6, 1008),
         _gpu("A100-40", 40960, 312, 19.5, 1555),

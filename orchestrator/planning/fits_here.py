@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.planning.devices import this_machine
-from orchestrator.planning.machine import num_cpus
-from orchestrator.planning.placement import place
-from orchestrator.planning.plan import trials_that_fit
+from orchestrator.planning.fits_cluster import place_on
+from orchestrator.planning.node_types import shape_of_this_machine
 from orchestrator.spec.faults import Fault, SpecFaults
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.spec.sweep_file import read_text
@@ -25,7 +23,4 @@ def refuse_what_cannot_run_here(spec: SweepSpec, file: Path) -> None:
     if faults:
         document = parse_yaml(read_text(file), str(file))
         raise SpecFaults(document.all_placed(faults), str(file))
-    machine = this_machine(spec.device)
-    num_gpus = machine.num_devices if machine.kind == "cuda" else 0
-    node = {"CPU": float(num_cpus()), "GPU": float(num_gpus)}
-    place(spec, [node], trials_that_fit(spec, machine))
+    place_on(spec, shape_of_this_machine(spec.device))

@@ -12,12 +12,33 @@ GPU_SHARE = 0.92
 
 
 def num_cpus() -> int:
-    """Processors this process may use: its affinity, which SLURM and containers narrow."""
-    return len(os.sched_getaffinity(0))
+    """Processors this process may use: its affinity, and what SLURM gave it.
+
+    SLURM narrows the affinity only where it is set up to, with control groups or `task/affinity`.
+    """
+    given = _slurm_number("SLURM_CPUS_PER_TASK") or _slurm_number("SLURM_CPUS_ON_NODE")
+    affinity = len(os.sched_getaffinity(0))
+    return min(affinity, given) if given else affinity
+
+
+def slurm_memory_bytes() -> int | None:
+    """Memory that SLURM gave this job on this node; None outside of SLURM, or where it counts none.
+
+    Where SLURM sets no control group, nothing but this keeps a job within its share.
+    """
+    mib = _slurm_number("SLURM_MEM_PER_NODE")
+    if not mib:
+        mib = _slurm_number("SLURM_MEM_PER_CPU") * _slurm_number("SLURM_CPUS_ON_NODE")
+    return mib * 2**20 or None
+
+
+def _slurm_number(name: str) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else 0
 
 
 def free_memory_bytes() -> int:
-    """Memory available to new processes, by the kernel and the control group, in bytes."""
+    """Memory available to new processes, by kernel, control group and SLURM, in bytes."""
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
@@ -26,7 +47,8 @@ def free_memory_bytes() -> int:
     used = Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
         available = min(available, int(text) - int(used.read_text()))
-    return available
+    given = slurm_memory_bytes()
+    return available if given is None else min(available, given)
 
 
 def gpu_memory_bytes() -> list[int]:

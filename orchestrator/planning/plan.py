@@ -249,16 +249,17 @@ def _on_device(
 ) -> DevicePlan:
     largest = max((each.footprint for each in work), key=lambda f: f.trial_bytes)
     members = trials_per_device(spec, device, largest)
+    packs = -(-spec.trials // members) if members else 0
     price = node_price(spec.price.usd_per_hour, {}, device=device.name)
     hours, usd, basis, notes = None, None, "does not fit", []
     if members:
         measured = calibration if device.here else None
         basis = _basis(device, measured)
         seconds = _seconds(spec, device, members, work, measured)
-        hours = _between(seconds / 3600 / device.num_devices, share)
+        hours = _between(seconds / 3600 / min(device.num_devices, packs), share)
         if price.usd_per_hour is not None:
             usd = _between(seconds / 3600 * price.usd_per_hour, share)
-        notes = _over_budget(spec, hours, usd)
+        notes = over_budget(spec, hours, usd)
     else:
         need = format_bytes(largest.shared_bytes + largest.trial_bytes)
         notes = [f"needs {need}, {format_bytes(device.usable_bytes)} usable"]
@@ -268,7 +269,7 @@ def _on_device(
         here=device.here,
         memory_bytes=device.memory_bytes,
         trials_per_device=members,
-        packs=-(-spec.trials // members) if members else 0,
+        packs=packs,
         hours=hours,
         hours_basis=basis,
         usd=usd,
@@ -317,7 +318,8 @@ def _trial_seconds_per_token(device: DeviceProfile, footprint: Footprint) -> flo
     return max(arithmetic, footprint.trial_traffic_bytes_per_token / bandwidth)
 
 
-def _over_budget(spec: SweepSpec, hours: Between, usd: Between | None) -> list[str]:
+def over_budget(spec: SweepSpec, hours: Between, usd: Between | None) -> list[str]:
+    """What of the sweep's budget does not suffice, in words."""
     notes = []
     for name, limit, need in (
         ("hours", spec.budget.hours, hours),

@@ -15,6 +15,7 @@ from orchestrator.view.marks import counts_legend, status_bar, status_text, styl
 from orchestrator.view.model import (
     CURVE_POINTS,
     Header,
+    NodesPanel,
     RunningRow,
     SweepBar,
     ViewModel,
@@ -28,6 +29,17 @@ MIN_EVENTS, MAX_EVENTS, MAX_WAITING = 3, 12, 4
 UNLIMITED_ROWS = 10_000
 BUDGET_CELLS = 10
 SHORT_NAMES = {"architecture": "arch", "normalize_activations": "norm"}
+MAX_NODE_REMARKS = 3
+NODE_STYLES = {
+    "working": "green",
+    "ready": "cyan",
+    "draining": "yellow",
+    "starting": "blue",
+    "waiting": "bright_black",
+    "failed": "bold red",
+    "silent": "yellow",
+    "ended": "bright_black",
+}
 MANY_SWEEPS = 3
 """From so many on, each gets a line instead of a paragraph."""
 
@@ -50,7 +62,8 @@ def frame_lines(
 ) -> list[Text]:
     """The lines of a frame; see `frame`."""
     width = max(width, 20)
-    top = [*_header(model, width), *_bars(model.sweeps, width, ascii_only)]
+    header = [*_header(model, width), *_nodes(model.nodes, width)]
+    top = [*header, *_bars(model.sweeps, width, ascii_only)]
     rows_left = UNLIMITED_ROWS if height is None else height - len(top)
     num_running, num_waiting, num_events = _share_rows(model, rows_left, height is None)
     running = _running(model, num_running, width, ascii_only)
@@ -133,6 +146,22 @@ def _money(header: Header) -> str:
     if header.usd_per_hour is None:
         return spent
     return f"{spent} at {cells.usd(header.usd_per_hour)}/h"
+
+
+def _nodes(nodes: NodesPanel, width: int) -> list[Text]:
+    """One line of counts, and a line for each of the worst; nothing of one that is well."""
+    if not nodes.remarks and sum(nodes.counts.values()) <= 1:
+        return []
+    pieces = [Text("nodes", style="bright_black")]
+    for word, count in nodes.counts.items():
+        pieces.append(Text(f"{count} {word}", style=NODE_STYLES.get(word, "bold red")))
+    lines = flowed(pieces, width)[:2]
+    for name, what in nodes.remarks[:MAX_NODE_REMARKS]:
+        lines.append(Text.assemble("  ", (name, "bold"), f" {what}"))
+    hidden = len(nodes.remarks) - MAX_NODE_REMARKS
+    if hidden > 0:
+        lines.append(Text(f"  and {hidden} more: `saeq nodes`", style="bright_black"))
+    return lines
 
 
 # Sweeps

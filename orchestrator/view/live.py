@@ -23,6 +23,8 @@ from orchestrator.view.event_lines import EventLine, clock_time, event_line
 from orchestrator.view.facts import WatchedSweep, facts_of
 from orchestrator.view.marks import MARKS
 from orchestrator.view.model import ViewModel, view_model
+from orchestrator.view.nodes_feed import NodesFeed
+from orchestrator.view.nodes_table import panel_of
 
 if TYPE_CHECKING:
     from orchestrator.queue import QueuedSweep
@@ -62,6 +64,7 @@ class LiveView(AbstractContextManager["LiveView"]):
         self._next_summary = 0.0
         self._said: set[tuple[str, int]] = set()
         self._messages: list[str] = []
+        self._nodes: NodesFeed | None = None
 
     def __enter__(self) -> LiveView:
         now = self._clock()
@@ -70,6 +73,7 @@ class LiveView(AbstractContextManager["LiveView"]):
             self._take_as_said()
             self._console.print(_summary_line(self._model(now)), soft_wrap=True)
         else:
+            self._follow_nodes()
             live = Live(console=self._console, screen=True, auto_refresh=False)
             self._live = self._undo.enter_context(live)
         self.update()
@@ -115,12 +119,21 @@ class LiveView(AbstractContextManager["LiveView"]):
         else:
             self._messages.append(message)
 
+    def _follow_nodes(self) -> None:
+        """In a thread: a frame is drawn with what is known, however slow the store is."""
+        if self.sweeps:
+            self._nodes = NodesFeed(self.sweeps[0].log.store).start()
+            self._undo.callback(self._nodes.close)
+
     def _refresh(self) -> None:
         for sweep in self.sweeps:
             sweep.log.refresh()
 
     def _model(self, now: float) -> ViewModel:
-        return view_model([(sweep.facts, sweep.log.state) for sweep in self.sweeps], now)
+        states = [(sweep.facts, sweep.log.state) for sweep in self.sweeps]
+        if self._nodes is None:
+            return view_model(states, now)
+        return view_model(states, now, panel_of(self._nodes.latest, states, now))
 
     def _frame(self, model: ViewModel, height: int | None) -> RenderableType:
         ascii_only = not can_show_blocks(self._console)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.log.events import DriverStarted, Reported
 from orchestrator.log.state import SweepState, TrialState
@@ -101,6 +101,16 @@ class WaitingRow:
 
 
 @dataclass(frozen=True)
+class NodesPanel:
+    """The machines in a line, and what a person should know of them."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Nodes in each state (`orchestrator.nodes.health.NodeState`), and `quarantined` hosts."""
+    remarks: tuple[tuple[str, str], ...] = ()
+    """(node or host, what is wrong with it or what it waits for), the worst first."""
+
+
+@dataclass(frozen=True)
 class ViewModel:
     """One moment of the dashboard."""
 
@@ -111,12 +121,13 @@ class ViewModel:
     waiting: tuple[WaitingRow, ...]
     events: tuple[EventLine, ...]
     """Oldest first."""
+    nodes: NodesPanel = field(default_factory=NodesPanel)
 
 
 Watched = Sequence[tuple[SweepFacts, SweepState]]
 
 
-def view_model(sweeps: Watched, now: float) -> ViewModel:
+def view_model(sweeps: Watched, now: float, nodes: NodesPanel | None = None) -> ViewModel:
     """Compute what is shown. Any state draws: what it does not tell is None."""
     bars = tuple(_bar(facts, state, now) for facts, state in sweeps)
     running = tuple(
@@ -135,7 +146,9 @@ def view_model(sweeps: Watched, now: float) -> ViewModel:
         and line.what != "started"  # the running table shows it
     ]
     lines.sort(key=lambda line: line.at)
-    return ViewModel(now, _header(sweeps, bars, now), bars, running, waiting, tuple(lines))
+    header = _header(sweeps, bars, now)
+    panel = nodes or NodesPanel()
+    return ViewModel(now, header, bars, running, waiting, tuple(lines), panel)
 
 
 def _bar(facts: SweepFacts, state: SweepState, now: float) -> SweepBar:

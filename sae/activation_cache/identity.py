@@ -25,7 +25,7 @@ def pass_record(spec: StreamSpec, model: LanguageModel) -> dict[str, Any]:
             "dtype": str(model.dtype).removeprefix("torch."),
             "family": model.family,
             "attention": model.attention,
-            "compiled": spec.model.compile,
+            "compiled": model.is_compiled,
         },
         "hooks": {hook: model.path_of(hook) for hook in spec.hooks},
         "lm_batch_contexts": spec.lm_batch_contexts,

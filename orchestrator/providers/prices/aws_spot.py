@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from orchestrator.money.price_history import PriceHistory
@@ -114,6 +116,60 @@ def spot_price_history(instance_type: str, zone: str, begin: float, end: float) 
     if not entries:
         raise PriceUnavailable(f"{about}: AWS lists none; check the node's labels")
     return PriceHistory.of((e["Timestamp"].timestamp(), float(e["SpotPrice"])) for e in entries)
+
+
+@dataclass(frozen=True)
+class SpotPrice:
+    """What a machine costs on the spot market in one zone."""
+
+    usd_per_hour: float
+    zone: str
+    since: float
+    """When it last changed, seconds since 1970."""
+
+
+def spot_prices_now(
+    instance_types: Sequence[str], regions: Sequence[str], now: float
+) -> dict[str, SpotPrice]:
+    """The cheapest zone of each type that any of the regions has; all regions asked side by side.
+
+    Raises:
+        PriceUnavailable: no boto3, no credentials, or not one region answers.
+    """
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError as error:
+        raise PriceUnavailable("needs boto3; `pip install 'saeq[aws]'`") from error
+    try:
+        if boto3.Session().get_credentials() is None:
+            raise PriceUnavailable("no AWS credentials here")
+        clients = [_client(region) for region in regions]
+        with ThreadPoolExecutor(max(len(regions), 1)) as threads:
+            answers = list(threads.map(lambda one: _in_region(one, instance_types, now), clients))
+    except (BotoCoreError, ClientError) as error:
+        raise PriceUnavailable(f"AWS does not say ({error})") from error
+    cheapest: dict[str, SpotPrice] = {}
+    for name, price in (pair for answer in answers for pair in answer):
+        if name not in cheapest or price.usd_per_hour < cheapest[name].usd_per_hour:
+            cheapest[name] = price
+    return cheapest
+
+
+def _in_region(
+    client: Any, instance_types: Sequence[str], now: float
+) -> list[tuple[str, SpotPrice]]:
+    """The price now of each type in each zone: with StartTime now, the last change before it."""
+    pages = client.get_paginator("describe_spot_price_history").paginate(
+        InstanceTypes=list(instance_types), ProductDescriptions=[PRODUCT], StartTime=now
+    )
+    newest: dict[tuple[str, str], SpotPrice] = {}
+    for entry in (entry for page in pages for entry in page["SpotPriceHistory"]):
+        name, zone = entry["InstanceType"], entry["AvailabilityZone"]
+        price = SpotPrice(float(entry["SpotPrice"]), zone, entry["Timestamp"].timestamp())
+        if (name, zone) not in newest or newest[name, zone].since < price.since:
+            newest[name, zone] = price
+    return [(name, price) for (name, _), price in newest.items()]
 
 
 def _client(zone: str) -> Any:
