@@ -7,11 +7,13 @@ races and tell what happened.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.log.state import SweepState, TrialState
 from orchestrator.log.sweep_log import SweepLog
+from orchestrator.nodes.records import read_nodes
 from orchestrator.store import MANIFEST, KeyMissing, Store
 from orchestrator.store.backend import Entry, LeftOver
 from orchestrator.trials.checkpoints import tokens_and_epoch
@@ -24,7 +26,10 @@ CUT_OFF = "checkpoints cut off"
 NO_MANIFEST = "artefacts cut off"
 LEFT_OVER = "writes cut off"
 OLD_ORDERS = "orders to past leases"
-KINDS = (OF_ENDED, CUT_OFF, NO_MANIFEST, LEFT_OVER, OLD_ORDERS)
+OLD_NODES = "nodes long silent"
+KINDS = (OF_ENDED, CUT_OFF, NO_MANIFEST, LEFT_OVER, OLD_ORDERS, OLD_NODES)
+NODES_AFTER_S = 7 * 24 * 3600.0
+"""Not heard of for so long, by the clocks of who wrote of them."""
 
 _CHECKPOINT = re.compile(r"(sweeps/[^/]+/trials/([^/]+)/checkpoints/([^/]+)/)[^~]+")
 _GIVE_BACK = re.compile(r"sweeps/[^/]+/trials/([^/]+)/give_back/(\d+)\.json")
@@ -60,6 +65,7 @@ class GarbageSearch:
         found = [one for sweep, state in states.items() for one in self._in_sweep(sweep, state)]
         found += self._artefacts(states)
         found += self._left_overs(states)
+        found += self._nodes()
         return sorted(found, key=lambda one: (KINDS.index(one.kind), one.place))
 
     def remove(self, wanted: Iterable[Garbage]) -> list[Garbage]:
@@ -120,6 +126,12 @@ class GarbageSearch:
                 continue
             if not _travels_now(one.name, states):
                 yield Garbage(LEFT_OVER, one.name, one.num_bytes, one)
+
+    def _nodes(self) -> Iterator[Garbage]:
+        for record in read_nodes(self._store):
+            if time.time() - record.heard_at > NODES_AFTER_S:
+                prefix = f"{self._store.layout.nodes}{record.id}/"
+                yield Garbage(OLD_NODES, prefix, _sum(self._store.backend.entries(prefix)))
 
     def _is_cut_off(self, objects: list[Entry]) -> bool:
         """Whether a set has no manifest, and nobody added to it for a while."""

@@ -66,7 +66,7 @@ def _explain(error: Exception) -> int:
         return REQUEST_WRONG
     if is_for_the_user(error):
         _say(str(error))
-        return REQUEST_WRONG
+        return int(getattr(error, "exit_code", REQUEST_WRONG))
     _say(f"{_one_line(error)}\nthis is a bug: traceback in {_write_traceback(error)}")
     return SWEEP_FAILED
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +12,7 @@ import typer
 from orchestrator.cli.errors import DONE, SWEEP_FAILED
 from orchestrator.cli.logs import TrialArgument, split_sweep_and_trial
 from orchestrator.cli.options import JsonOption, StoreOption, SweepArgument
+from orchestrator.cli.printing import print_json, print_lines, print_table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -55,11 +54,11 @@ def watch(
 
     watched = _watched(_open(store), sweeps)
     if as_json:
-        _print_json([_sweep_row(each).to_json() for each in watched])
+        print_json([_sweep_row(each).to_json() for each in watched])
     elif once:
         _print_frame(watched)
     elif not watched:
-        _print_lines(_text_lines("no sweeps in this store; submit one with `saeq run FILE`"))
+        print_lines(_text_lines("no sweeps in this store; submit one with `saeq run FILE`"))
     else:
         with LiveView(watched, plain=True if plain else None) as view:
             while not all(is_over(_status(each)) for each in watched):
@@ -80,9 +79,9 @@ def ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     rows = sweep_rows(_open(store), time.time())
     if as_json:
-        _print_json([row.to_json() for row in rows])
+        print_json([row.to_json() for row in rows])
     else:
-        _print_table(lambda width, ascii_only: sweep_table(rows, width, ascii_only=ascii_only))
+        print_table(lambda width, ascii_only: sweep_table(rows, width, ascii_only=ascii_only))
 
 
 def show(
@@ -106,9 +105,9 @@ def show(
     if trial is not None:
         _show_trial(opened, watched, find_trial(sweep, trial, state).id, as_json)
     elif as_json:
-        _print_json(sweep_json(facts, state))
+        print_json(sweep_json(facts, state))
     else:
-        _print_table(lambda width, asc: sweep_page(facts, state, width, ascii_only=asc))
+        print_table(lambda width, asc: sweep_page(facts, state, width, ascii_only=asc))
 
 
 def results(
@@ -146,7 +145,7 @@ def results(
     wants_files = csv is not None or plot is not None or not (as_json or no_files)
     written = write_results(found, default_places(sweep, csv, plot)) if wants_files else []
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
         return
     print_page(found, opened)
     for path in written:
@@ -177,9 +176,9 @@ def artefacts(
     every = [ArtefactRow.of(record, path) for record, path in artefact_records(opened)]
     rows = select_artefacts(every, kind=kind, sweep=sweep, model=model, hook=hook, sort=sort)
     if as_json:
-        _print_json([row.to_json() for row in rows])
+        print_json([row.to_json() for row in rows])
         return
-    _print_table(lambda width, asc: artefact_table(rows, width, ascii_only=asc))
+    print_table(lambda width, asc: artefact_table(rows, width, ascii_only=asc))
     if rows and sys.stdout.isatty():
         kind_folder = opened.layout.artefact("KIND", "ID")
         typer.echo(f"files: {opened.local_path(kind_folder)}")
@@ -195,10 +194,10 @@ def _show_trial(store: Store, watched: WatchedSweep, trial: str, as_json: bool) 
         path = store.local_path(store.layout.artefact(facts.artefact_kind, found.artefact))
     if as_json:
         checkpoints = store.backend.children(store.layout.checkpoints(facts.id, trial))
-        _print_json(trial_json(facts, found, path, checkpoints))
+        print_json(trial_json(facts, found, path, checkpoints))
         return
     events = LogReader(store, facts.id).poll()
-    _print_table(lambda width, asc: trial_page(facts, found, events, path, width, ascii_only=asc))
+    print_table(lambda width, asc: trial_page(facts, found, events, path, width, ascii_only=asc))
 
 
 def _open(store: str | None) -> Store:
@@ -232,35 +231,16 @@ def _sweep_row(watched: WatchedSweep) -> Any:
 
 def _print_frame(watched: list[WatchedSweep]) -> None:
     from orchestrator.view.dashboard import frame_lines, view_model
+    from orchestrator.view.nodes_rows import NodesSnapshot
+    from orchestrator.view.nodes_table import panel_of
 
-    model = view_model([(each.facts, each.log.state) for each in watched], time.time())
-    _print_table(lambda width, asc: frame_lines(model, width or 120, ascii_only=asc))
-
-
-def _print_table(draw: Any) -> None:
-    """Draw for the terminal's width, or as wide as it gets where nobody's screen ends."""
-    from rich.console import Console
-
-    from orchestrator.view.live import can_show_blocks
-
-    console = Console(highlight=False)
-    width = console.width if console.is_terminal else None
-    _print_lines(draw(width, not can_show_blocks(console)))
-
-
-def _print_lines(lines: Iterable[Text]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    for line in lines:
-        console.print(line, soft_wrap=True)
+    now, states = time.time(), [(each.facts, each.log.state) for each in watched]
+    snapshot = NodesSnapshot.read(watched[0].log.store) if watched else NodesSnapshot()
+    model = view_model(states, now, panel_of(snapshot, states, now))
+    print_table(lambda width, asc: frame_lines(model, width or 120, ascii_only=asc))
 
 
 def _text_lines(text: str) -> list[Text]:
     from rich.text import Text
 
     return [Text(text)]
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -47,6 +47,8 @@ class DriverStarted(EventBase):
     num_cpus: float = 0
     num_gpus: float = 0
     slots: int = 0
+    num_devices: float = 0
+    """Devices on which `slots` were counted, also those that an autoscaler would still bring."""
     device: str = "cpu"
     usd_per_hour: float = 0.0
     """Price of everything this driver uses."""
@@ -150,6 +152,11 @@ class Leased(TrialEvent):
 class Started(TrialEvent):
     event: Literal["started"] = "started"
     node: str = ""
+    """Address of the machine within its Ray cluster."""
+    host: str = ""
+    """The machine's name: what a quarantine is about."""
+    node_id: str = ""
+    """Ray's id of the node."""
     device: str = ""
     pack: str = ""
     pid: int = 0
@@ -219,6 +226,9 @@ class Preempted(TrialEvent):
     """Tokens that are safe in a checkpoint."""
     process_died: bool = False
     """The trial's process went away by itself, as far as anyone saw."""
+    host: str = ""
+    """Where that was, if anyone there could say so."""
+    device: str = ""
 
 
 class Failed(TrialEvent):
@@ -228,6 +238,9 @@ class Failed(TrialEvent):
     final: bool
     """True when this was the last attempt the sweep allows."""
     out_of_memory: bool = False
+    host: str = ""
+    """Where that was."""
+    device: str = ""
 
 
 class Finished(TrialEvent):

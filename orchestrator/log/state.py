@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Literal
@@ -71,6 +71,8 @@ class TrialState:
     """(tokens, metrics) of every report that stands, in order of tokens."""
     rungs: dict[int, Reported] = field(default_factory=dict)
     """Token count of the rung -> the first report made there."""
+    leased_at: float = 0.0
+    """When its lease was taken, by its holder's clock."""
     started: Started | None = None
     at_place: Mapping[str, Any] = field(default_factory=dict)
     last_report_at: float = 0.0
@@ -158,6 +160,7 @@ def _apply(state: TrialState, event: TrialEvent) -> None:
             if state.status == "running":  # taken over from a driver that went silent
                 state.num_preemptions += 1
             state.status, state.epoch, state.holder = "running", event.epoch, event.writer
+            state.leased_at = event.at
             state.total_tokens = event.total_tokens or state.total_tokens
             state.reason = ""
         case Started():
@@ -339,6 +342,10 @@ class SweepState:
     def by_number(self) -> list[TrialState]:
         """Trials in the order of their numbers."""
         return sorted(self.trials.values(), key=lambda t: (t.number, t.id))
+
+    def events_of(self, trial: str) -> Sequence[TrialEvent]:
+        """All that was said about one trial, in no order."""
+        return self._events.get(trial, ())
 
     def rung(self, rung: int, stratum: str) -> dict[str, Reported]:
         """Reports made at one rung of one stratum, by trial."""

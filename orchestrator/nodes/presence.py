@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.nodes.records import NodeSide, remove_node, write_side
-from orchestrator.nodes.stages import Mark, Stage
+from orchestrator.nodes.identity import NODE_VARIABLE as NODE_VARIABLE
+from orchestrator.nodes.identity import has_starter, this_host
+from orchestrator.nodes.records import Failure, NodeSide, remove_node, write_side
+from orchestrator.nodes.stages import Mark, Stage, standing
+from orchestrator.nodes.stages_file import append_failure, append_mark
+from orchestrator.redaction import redact
 from orchestrator.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 5.0
-NODE_VARIABLE = "SAEQ_NODE"
-"""Set by whoever starts a node, who writes the other side of its record under the same id."""
+TAIL_LINES = 20
 
 
 class Presence:
     """Writes the node's own side of its record, from a thread of its own, until left.
+
+    What is left behind: nothing; but a failure stays, and so does the word that it ended where
+    somebody else keeps a side of the record and would take silence for a death.
 
     Args:
         node: its id.
@@ -45,7 +50,7 @@ class Presence:
         self._side = NodeSide(
             id=node,
             kind=kind,
-            host=socket.gethostname(),
+            host=this_host(),
             pid=os.getpid(),
             labels=dict(labels or {}),
             since=time.time(),
@@ -56,23 +61,56 @@ class Presence:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        del trace
+        if kind is not None and issubclass(kind, Exception) and self._side.failure is None:
+            self.fail(self._next_stage(), str(error) or kind.__name__)
         self._stop = True
         self._changed.set()
-        self._thread.join(timeout=self._every_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=self._every_s)
         try:
+            self._say_goodbye()
+        except StoreError as refusal:
+            logger.warning("node %s still looks present: %s", self._side.id, refusal)
+
+    def _say_goodbye(self) -> None:
+        if self._side.failure is None and not has_starter(self._side.id):
             remove_node(self._store, self._side.id, "self")
-        except StoreError as error:
-            logger.warning("node %s still looks present: %s", self._side.id, error)
+            return
+        ended = Mark("ended", time.time(), self._side.host)
+        gone = {
+            "slots": 0,
+            "sweeps": (),
+            "takes": (),
+            "state": "",
+            "marks": (*self._side.marks, ended),
+        }
+        write_side(self._store, "self", self._side.model_copy(update=gone))
 
     @property
     def node(self) -> str:
         return self._side.id
 
+    @property
+    def host(self) -> str:
+        return self._side.host
+
+    @property
+    def kind(self) -> str:
+        return self._side.kind
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._side.labels
+
     def say(self, **facts: Any) -> None:
         """Change fields of its side (`slots`, `state`, `probe`, ...) for the next beat."""
         with self._lock:
+            is_news = facts.get("state", self._side.state) != self._side.state
             self._side = self._side.model_copy(update=facts)
+        if is_news:
+            self._changed.set()
 
     def mark(self, stage: Stage, detail: str = "") -> None:
         """A stage was reached, now; told at once. Once it was reached, nothing changes."""
@@ -81,7 +119,27 @@ class Presence:
                 return
             mark = Mark(stage, time.time(), self._side.host, detail)
             self._side = self._side.model_copy(update={"marks": (*self._side.marks, mark)})
+        append_mark(mark)
         self._changed.set()
+
+    def fail(self, stage: Stage, why: str, tail: str = "") -> None:
+        """It cannot work, and why; told at once, and still there when its process is not.
+
+        Args:
+            stage: the one that was not reached.
+            why: its first line is the sentence; further ones count as the log's.
+            tail: last lines of the log that tells more.
+        """
+        sentence, _, rest = why.partition("\n")
+        tail = "\n".join((tail or rest).splitlines()[-TAIL_LINES:])
+        self.say(
+            failure=Failure(stage=stage, why=redact(sentence), tail=redact(tail), at=time.time())
+        )
+        append_failure(self._side.host, stage, redact(sentence))
+        self._changed.set()
+
+    def _next_stage(self) -> Stage:
+        return standing(self._side.marks).waits_for or "report"
 
     def _run(self) -> None:
         while not self._stop:

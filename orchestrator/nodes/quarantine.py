@@ -17,6 +17,9 @@ FORGET_AFTER_S = 24 * 3600.0
 """So long a fast failure counts; a good report of the host takes all of them back."""
 
 
+BY_PROBE = "probe"
+
+
 class HostFailure(BaseModel):
     """One fast failure on a host."""
 
@@ -24,6 +27,8 @@ class HostFailure(BaseModel):
 
     at: float
     what: str
+    device: str = ""
+    """Which of the host's devices, if that is known: `gpu 3`."""
 
 
 class HostStanding(BaseModel):
@@ -36,13 +41,22 @@ class HostStanding(BaseModel):
     kept_out_since: float | None = None
     """Seconds since 1970; None: it is not in quarantine."""
     why: str = ""
+    by: str = ""
+    """`failures`, `probe` (one that passes takes its own back), or empty: a person."""
 
     @property
     def is_kept_out(self) -> bool:
         return self.kept_out_since is not None
 
+    @property
+    def is_by_probe(self) -> bool:
+        """Whether a node there is asked again by its own probe, instead of being refused."""
+        return self.by == BY_PROBE
 
-def note_failure(store: Store, host: str, what: str, now: float | None = None) -> HostStanding:
+
+def note_failure(
+    store: Store, host: str, what: str, now: float | None = None, device: str = ""
+) -> HostStanding:
     """Hold a fast failure against a host; the third one puts it into quarantine.
 
     Several may call it at once: nothing is lost (compare-and-swap). Raises StoreError.
@@ -51,26 +65,40 @@ def note_failure(store: Store, host: str, what: str, now: float | None = None) -
 
     def held_against(standing: HostStanding) -> HostStanding:
         recent = [one for one in standing.failures if at - one.at < FORGET_AFTER_S]
-        failures = (*recent, HostFailure(at=at, what=what))
+        failures = (*recent, HostFailure(at=at, what=what, device=device))
         changed = standing.model_copy(update={"failures": failures})
         if len(failures) < MAX_FAST_FAILURES or standing.is_kept_out:
             return changed
         why = f"{len(failures)} fast failures; the last: {what}"
-        return changed.model_copy(update={"kept_out_since": at, "why": why})
+        return changed.model_copy(update={"kept_out_since": at, "why": why, "by": "failures"})
 
     return _change(store, host, held_against)
 
 
-def keep_out(store: Store, host: str, why: str) -> HostStanding:
+def keep_out(store: Store, host: str, why: str, by: str = "") -> HostStanding:
     """Put a host into quarantine at once: its device failed its probe. Raises StoreError."""
-    since = {"kept_out_since": time.time(), "why": why}
+    since = {"kept_out_since": time.time(), "why": why, "by": by}
     return _change(store, host, lambda standing: standing.model_copy(update=since))
 
 
-def note_success(store: Store, host: str) -> None:
-    """A trial reported from it: fast failures are forgotten (a quarantine stays)."""
-    if host_standing(store, host).failures:
-        _change(store, host, lambda standing: standing.model_copy(update={"failures": ()}))
+def note_success(store: Store, host: str, device: str = "") -> None:
+    """A trial reported from it: fast failures are forgotten (a quarantine stays).
+
+    Args:
+        device: which one is good; failures of its neighbours are not forgotten for that.
+    """
+
+    def forgiven(standing: HostStanding) -> HostStanding:
+        left = tuple(one for one in standing.failures if _is_of_another(one, device))
+        return standing.model_copy(update={"failures": left})
+
+    known = host_standing(store, host)
+    if forgiven(known) != known:
+        _change(store, host, forgiven)
+
+
+def _is_of_another(failure: HostFailure, device: str) -> bool:
+    return bool(device and failure.device) and failure.device != device
 
 
 def release(store: Store, host: str) -> bool:

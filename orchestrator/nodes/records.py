@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -108,6 +109,11 @@ class NodeRecord(BaseModel):
         every = [mark for side in sides for mark in side.marks]
         return last_attempt(sorted(every, key=lambda m: (m.at, STAGES.index(m.stage))))
 
+    @property
+    def heard_at(self) -> float:
+        """When anybody last wrote of it, seconds since 1970, by the writer's clock."""
+        return max(side.at for side in (self.starter, self.itself) if side is not None)
+
     def is_fresh(self, now: float | None = None) -> bool:
         """Whether the node itself was heard of within a minute."""
         now = time.time() if now is None else now
@@ -140,7 +146,7 @@ def read_node(store: Store, node: str) -> NodeRecord | None:
 def read_nodes(store: Store) -> list[NodeRecord]:
     """Every node that the store knows of, by id."""
     names = {name.rstrip("/") for name in store.backend.children(store.layout.nodes)}
-    found = (read_node(store, name) for name in sorted(names))
+    found = store.side_by_side(partial(read_node, store), sorted(names))
     return [record for record in found if record is not None]
 
 
