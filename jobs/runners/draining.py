@@ -1,4 +1,4 @@
-"""Which nodes of the Ray cluster are draining: asked for in one place, since Ray has no public way."""
+"""Which nodes of the Ray cluster are draining. Asked here alone: Ray has no public way to."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from orchestrator.cli.errors import exit_code_of
 
-__all__ = ["COMMANDS", "CommandEntry", "build_app", "main"]
+__all__ = ["COMMANDS", "CommandEntry", "build_app", "main", "with_examples"]
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ def load_command(name: str, entry: CommandEntry) -> Any:
     if isinstance(function, typer.Typer):
         return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name, help=_with_examples(function), short_help=entry.summary)(function)
+    single.command(name, help=with_examples(function), short_help=entry.summary)(function)
     return typer.main.get_command(single)
 
 
-def _with_examples(function: Callable[..., Any]) -> str:
+def with_examples(function: Callable[..., Any]) -> str:
     """The docstring, with its indented paragraphs (examples) kept from being re-wrapped."""
     paragraphs = (getdoc(function) or "").split("\n\n")
     return "\n\n".join(f"\b\n{p}" if p.startswith("    ") else p for p in paragraphs)

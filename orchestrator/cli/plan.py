@@ -19,6 +19,34 @@ if TYPE_CHECKING:
 SHOWN_DEVICES = ("L4-24", "A100-80", "H100-80", "H200-141")
 """What is compared with this machine when no --device is asked for."""
 
+RegionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--region",
+        metavar="NAME",
+        help="With --where: an AWS region to ask for spot prices; may be given again.",
+        show_default=False,
+    ),
+]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prices",
+        metavar="FILE",
+        help="With --where: machines and prices of your own: .yaml, .json or .csv.",
+        show_default=False,
+    ),
+]
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster",
+        metavar="FILE",
+        help="With --where: the file of `ray up`, for its node types and region.",
+        show_default=False,
+    ),
+]
+
 
 def plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file.")],
@@ -41,33 +69,9 @@ def plan(
     compare: Annotated[
         bool, typer.Option("--where", help="Compare machines to rent: dollars and hours of each.")
     ] = False,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--region",
-            metavar="NAME",
-            help="With --where: an AWS region to ask for spot prices; may be given again.",
-            show_default=False,
-        ),
-    ] = None,
-    prices: Annotated[
-        Path | None,
-        typer.Option(
-            "--prices",
-            metavar="FILE",
-            help="With --where: machines and prices of your own: .yaml, .json or .csv.",
-            show_default=False,
-        ),
-    ] = None,
-    cluster: Annotated[
-        Path | None,
-        typer.Option(
-            "--cluster",
-            metavar="FILE",
-            help="With --where: the file of `ray up`, for its node types and region.",
-            show_default=False,
-        ),
-    ] = None,
+    region: RegionOption = None,
+    prices: PricesOption = None,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a sweep would run and cost; writes nothing.

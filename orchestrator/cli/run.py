@@ -21,6 +21,10 @@ FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The sweep file (YAML).", show_default=False)
 ]
 
+AnywayOption = Annotated[
+    bool, typer.Option("--anyway", help="Also if its trials fit no machine that is there now.")
+]
+
 
 def submit(
     file: FileArgument,
@@ -28,22 +32,30 @@ def submit(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print nothing but the sweep's id.")
     ] = False,
+    anyway: AnywayOption = False,
 ) -> None:
     """Put a sweep into the store's queue; prints its id as the last line.
 
     The same file submitted twice is the same sweep. A changed file under the same name gets the
-    next free id: name-2, name-3, ...
+    next free id: name-2, name-3, ... A sweep whose trials fit no machine of those who serve the
+    store now, nor any that their autoscalers would bring, is refused.
 
         saeq submit examples/demo.yaml
+        saeq submit examples/demo.yaml --anyway
     """
     from orchestrator.planning.devices import GPUS, this_machine
     from orchestrator.planning.plan import refuse_what_fits_nowhere
     from orchestrator.spec.sweep import load_sweep
 
     spec = load_sweep(file)
-    refuse_what_fits_nowhere(spec, [this_machine(spec.device), *GPUS.values()])
+    note = ""
+    if not anyway:
+        refuse_what_fits_nowhere(spec, [this_machine(spec.device), *GPUS.values()])
+        note = _refuse_what_nobody_serves(spec, store)
     queued, is_new, _ = _submit(spec, file, store)
     if not as_json:
+        if note:
+            typer.echo(note)
         typer.echo(f"submitted as {queued.id}" if is_new else f"{queued.id} was submitted before")
     typer.echo(queued.id)
 
@@ -67,6 +79,7 @@ def run(
             show_default=False,
         ),
     ] = None,
+    anyway: AnywayOption = False,
 ) -> int:
     """Submit a sweep and work it off here, with a live view.
 
@@ -81,13 +94,18 @@ def run(
     from orchestrator.planning.fits_here import refuse_what_cannot_run_here
     from orchestrator.serving.interrupts import stop_signals_interrupt
     from orchestrator.serving.local_ray import cluster_address, ray_source
+    from orchestrator.serving.notice_watch import watched_notices
     from orchestrator.serving.supervisor import Outcome, Supervisor
     from orchestrator.spec.sweep import load_sweep
     from orchestrator.view.live import live_view
 
     spec = load_sweep(file)
-    if not cluster_address(ray_address):
-        refuse_what_cannot_run_here(spec, file)
+    cluster = cluster_address(ray_address)
+    if not anyway:
+        if cluster:
+            _refuse_what_the_cluster_lacks(spec, cluster)
+        else:
+            refuse_what_cannot_run_here(spec, file)
     queued, is_new, opened = _submit(spec, file, store)
     state = SweepLog(opened, queued.id).refresh()
     if is_over(sweep_status(queued.spec.trials, state)):
@@ -96,11 +114,36 @@ def run(
         view.say(f"sweep {queued.id}" if is_new else f"sweep {queued.id}: going on where it was")
         ray = ray_source(ray_address)
         try:
-            with stop_signals_interrupt(), closing(ray):
-                outcome = Supervisor(opened, queued, ray, view.update, view.say).run()
+            with stop_signals_interrupt(), closing(ray), watched_notices(None, view.say) as heeded:
+                outcome = Supervisor(opened, queued, ray, view.update, view.say, heeded).run()
         except KeyboardInterrupt:
             outcome = Outcome("interrupted")
     return _say_result(opened, queued, outcome, as_json, "is over")
+
+
+def _refuse_what_nobody_serves(spec: SweepSpec, store: str | None) -> str:
+    """Against what live serves take: a note for the user. Raises DoesNotFit."""
+    from orchestrator.planning.fits_somewhere import (
+        NOBODY,
+        refuse_what_nobody_takes,
+        served_shapes,
+    )
+    from orchestrator.store import Store
+
+    shapes = served_shapes(Store.open(store))
+    if shapes is None:
+        return NOBODY
+    return refuse_what_nobody_takes(spec, shapes) if shapes else ""
+
+
+def _refuse_what_the_cluster_lacks(spec: SweepSpec, address: str) -> None:
+    """Against the node types of a cluster that can be asked. Raises DoesNotFit."""
+    from orchestrator.planning.fits_somewhere import refuse_what_nobody_takes
+    from orchestrator.serving.cluster_look import shape_of_cluster
+
+    shape = shape_of_cluster(address)
+    if shape is not None and not shape.is_empty:
+        refuse_what_nobody_takes(spec, [shape])
 
 
 def _submit(spec: SweepSpec, file: Path, store: str | None) -> tuple[QueuedSweep, bool, Store]:

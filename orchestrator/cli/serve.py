@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.errors import DONE, RequestError
+from orchestrator.cli.errors import DONE
 from orchestrator.cli.options import StoreOption
+from orchestrator.cli.serve_options import (
+    AnywayOption,
+    ForOption,
+    IdleForOption,
+    NoticesOption,
+    RayAddressOption,
+    UntilOption,
+    seconds_of,
+    unix_time_of,
+)
 
 if TYPE_CHECKING:
     from orchestrator.serving.serve import Serve
@@ -20,22 +30,14 @@ if TYPE_CHECKING:
 
 def serve(
     store: StoreOption = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            metavar="HOST:PORT",
-            help="A running Ray cluster. Else $RAY_ADDRESS, else a local Ray is started.",
-            show_default=False,
-        ),
-    ] = None,
+    ray_address: RayAddressOption = None,
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="End when nothing can be worked on any more.")
     ] = False,
-    for_time: Annotated[
-        str | None,
-        typer.Option("--for", metavar="TIME", help="End after that time: 30m, 4h, 1h30m."),
-    ] = None,
+    for_time: ForOption = None,
+    until: UntilOption = None,
+    notices: NoticesOption = None,
+    idle_for: IdleForOption = None,
     sweeps: Annotated[
         int, typer.Option("--sweeps", metavar="N", min=1, help="Sweeps worked on at once.")
     ] = 4,
@@ -43,6 +45,7 @@ def serve(
         bool, typer.Option("--plain", help="Plain lines instead of the live view.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")] = False,
+    anyway: AnywayOption = False,
 ) -> int:
     """Work the queue off: sweeps by priority, several at once, until stopped.
 
@@ -52,35 +55,34 @@ def serve(
         saeq serve
         saeq serve --until-idle --store s3://bucket/saeq
         saeq serve --for 4h --sweeps 2
+        saeq serve --notices auto
     """
     from orchestrator.serving.interrupts import stop_signals_interrupt
     from orchestrator.serving.local_ray import ray_source
+    from orchestrator.serving.notice_watch import watched_notices
     from orchestrator.serving.serve import Serve, ServeOptions
     from orchestrator.store import Store
 
-    options = ServeOptions(sweeps, until_idle, _seconds(for_time))
+    options = ServeOptions(
+        max_sweeps=sweeps,
+        until_idle=until_idle,
+        for_s=seconds_of("--for", for_time),
+        until=unix_time_of("--until", until),
+        idle_for_s=seconds_of("--idle-for", idle_for),
+        anyway=anyway,
+    )
     opened = Store.open(store)
     talk = _Talk(as_json=as_json, plain=plain or not sys.stdout.isatty())
     with ExitStack() as undo:
         undo.enter_context(stop_signals_interrupt())
         ray = undo.enter_context(closing(ray_source(ray_address)))
-        serving = Serve(opened, ray, options, talk.say, lambda: talk.show(serving))
+        heeded = undo.enter_context(watched_notices(notices, lambda line: talk.say("", line)))
+        serving = Serve(opened, ray, options, talk.say, lambda: talk.show(serving), notices=heeded)
         undo.enter_context(talk)
         talk.say("", f"serving {opened.url}")
         serving.run()
     talk.say("", "stopped serving")
     return DONE
-
-
-def _seconds(for_time: str | None) -> float | None:
-    from orchestrator.spec.units import BadQuantity, parse_seconds
-
-    if for_time is None:
-        return None
-    try:
-        return parse_seconds(for_time)
-    except BadQuantity as error:
-        raise RequestError(f"--for {error}") from error
 
 
 class _Talk(ExitStack):

@@ -134,7 +134,7 @@ def _type_name(node: Node, offers: Offers | None) -> str:
         return str(group)
     if offers is not None and _is_head(node) and offers.head_node_type in known:
         return offers.head_node_type
-    if len(alike) == 1 and not _is_head(node):
+    if alike and not _is_head(node):  # of several that nothing tells apart, any will do
         return alike[0]
     told = labels.get(INSTANCE_LABEL) or labels.get(ACCELERATOR_LABEL, "")
     size = f"{cores:g} cores" + (f", {gpus:g} GPU" if gpus else "")
@@ -146,8 +146,10 @@ def _could_be(node: Node, offer: Offer) -> bool:
     has, promised = node["Resources"], offer.resources
     if any(has.get(each, 0.0) != promised.get(each, 0.0) for each in ("CPU", "GPU")):
         return False
-    names = {node.get("Labels", {}).get(INSTANCE_LABEL, ""), offer.instance_type, ""}
-    return len(names) <= 2  # the same, or one of them does not say
+    labels = node.get("Labels", {})
+    told = [(labels.get(INSTANCE_LABEL), offer.instance_type)]
+    told.append((labels.get(ACCELERATOR_LABEL), offer.labels.get(ACCELERATOR_LABEL)))
+    return all(of_node == offered for of_node, offered in told if of_node and offered)
 
 
 def _is_head(node: Node) -> bool:

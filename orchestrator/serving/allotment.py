@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from orchestrator.planning.devices import DeviceProfile, this_machine
-from orchestrator.serving.room import SweepMemory, left_beside, memory_of, why_no_room
+from orchestrator.planning.devices import DeviceProfile
+from orchestrator.planning.node_types import ClusterShape
+from orchestrator.serving.room import SweepMemory, device_for, left_beside, memory_of, why_no_room
 from orchestrator.serving.shares import shares
 from orchestrator.serving.sweep_worker import SweepWorker
 
 TURN_DEVICE_S = 120.0
 """How much device time a sweep that has a driver may be ahead before it loses its turn."""
 
-Asked = Literal["auto", "cpu", "cuda"]
+NOT_LOOKED = "waits until the cluster has said what it has"
+NO_NODES = "waits for nodes: none has a GPU or a core, and no autoscaler brings one"
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,27 @@ class Allotment:
 
 
 class Allotter:
-    """Remembers what does not change: devices, and what each sweep needs of them."""
+    """Remembers what does not change: what each sweep needs of a device."""
 
-    def __init__(
-        self, max_sweeps: int, device_for: Callable[[Asked], DeviceProfile] = this_machine
-    ) -> None:
+    def __init__(self, max_sweeps: int, shape: Callable[[], ClusterShape | None]) -> None:
         """
         Args:
             max_sweeps: sweeps with a driver at once.
-            device_for: what there is here for `device: auto`, `cpu` or `cuda`.
+            shape: what there is to put trials on, now; None while nobody knows.
         """
-        self._max_sweeps, self._device_for = max_sweeps, device_for
-        self._devices: dict[str, DeviceProfile] = {}
+        self._max_sweeps, self._shape_now = max_sweeps, shape
+        self._shape = ClusterShape()
         self._memory: dict[str, SweepMemory] = {}
 
     def allot(self, workers: Sequence[SweepWorker]) -> Allotment:
         """For the sweeps that have a driver or could use one."""
         allotment = Allotment()
+        shape = self._shape_now()
+        if shape is None or shape.is_empty:
+            why = NOT_LOOKED if shape is None else NO_NODES
+            allotment.why_not.update({w.queued.id: why for w in workers if w.phase == "waiting"})
+            return allotment
+        self._shape = shape
         ranked = sorted((w for w in workers if w.phase == "driving" or w.may_start), key=_rank)
         chosen = self._choose(ranked, allotment)
         for _, peers in itertools.groupby(sorted(chosen, key=self._kind), key=self._kind):
@@ -78,7 +83,7 @@ class Allotter:
             if left < self._device(worker).usable_bytes:
                 allotment.usable_bytes[worker.queued.id] = left
         claims = [w.claim(max(1, self._members(w, peers))) for w in peers]
-        num_devices = max(self._device(peers[0]).num_devices, *(w.num_devices() for w in peers))
+        num_devices = max(max(self._device(w).num_devices, w.num_devices()) for w in peers)
         allotment.slots.update(shares(claims, num_devices))
         for worker in peers:
             if worker.phase != "driving" and not allotment.slots[worker.queued.id]:
@@ -117,10 +122,7 @@ class Allotter:
         return self._device(worker).kind
 
     def _device(self, worker: SweepWorker) -> DeviceProfile:
-        asked = worker.queued.spec.device
-        if asked not in self._devices:
-            self._devices[asked] = self._device_for(asked)
-        return self._devices[asked]
+        return device_for(worker.spec, self._memory_of(worker), self._shape)
 
     def _memory_of(self, worker: SweepWorker) -> SweepMemory:
         sweep = worker.queued.id

@@ -39,6 +39,8 @@ class DriverOrder:
     """Memory of a device that its placement may plan with; None: it looks for itself."""
     drain_within_s: float = 4.0
     """How long its trials may take to be checkpointed when it is asked to stop."""
+    ends_in_s: float | None = None
+    """When it will be asked to stop, in seconds from its start; None: nobody knows."""
 
 
 class DriverProcess:
@@ -58,6 +60,8 @@ class DriverProcess:
             command += ["--slots", str(order.slots)]
         if order.usable_bytes is not None:
             command += ["--usable-bytes", str(order.usable_bytes)]
+        if order.ends_in_s is not None:
+            command += ["--ends-in-s", f"{order.ends_in_s:.1f}"]
         try:
             self._process = self._start(command, order)
         except OSError as error:

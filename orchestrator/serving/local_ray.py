@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from orchestrator.serving.ray_host import local_environment
+from orchestrator.serving.ray_host import local_environment, private_token
 from orchestrator.serving.scratch import ScratchFolder, remove_left_overs
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,7 @@ class LocalRay(RaySource):
     def _start(self) -> None:
         remove_left_overs()
         self._scratch = self._scratch or ScratchFolder("host")
+        self.environment = {**self.environment, **private_token(self._scratch.path)}
         self._started_at, self._answers = time.monotonic(), b""
         with open(self._scratch.path / "ray.log", "wb") as log:
             self._host = subprocess.Popen(
@@ -117,6 +118,7 @@ class LocalRay(RaySource):
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, **self.environment},
             )
         assert self._host.stdout is not None
         os.set_blocking(self._host.stdout.fileno(), False)
@@ -159,13 +161,13 @@ class LocalRay(RaySource):
         self.address = None
         if self._host is None:
             return
-        _kill_session(self._host.pid)
+        kill_session(self._host.pid)
         self._host.kill()
         self._host.wait()
         for pipe in (self._host.stdin, self._host.stdout):
             assert pipe is not None
             pipe.close()
-        _kill_session(self._host.pid)  # what it started in between
+        kill_session(self._host.pid)  # what it started in between
         self._host = None
         if self._folder is not None:
             remove_left_overs((str(Path(self._folder).parent),))
@@ -231,7 +233,7 @@ def _available(pipe: IO[bytes]) -> bytes:
     return data
 
 
-def _kill_session(session: int) -> None:
+def kill_session(session: int) -> None:
     """Ray's workers are in process groups of their own, but all in the session of their host."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.planning.placement import DEFAULT_MEMBERS
+from orchestrator.planning.devices import DeviceProfile
+from orchestrator.planning.node_types import ClusterShape, Kind, NodeType
+from orchestrator.planning.placement import DEFAULT_MEMBERS, DoesNotFit, device_kind
 from orchestrator.planning.plan import suggested
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.spec.units import format_bytes
@@ -38,6 +40,30 @@ def memory_of(spec: SweepSpec) -> SweepMemory:
         trial_bytes=max(footprint.trial_bytes for footprint in footprints),
         most_members=max(1, min(spec.pack.members or DEFAULT_MEMBERS, spec.trials)),
     )
+
+
+def device_for(spec: SweepSpec, memory: SweepMemory, shape: ClusterShape) -> DeviceProfile:
+    """The device that a sweep is planned with: the smallest of those that take one of its trials.
+
+    `num_devices` counts those that there may be, also the ones that an autoscaler would bring.
+    What fits nowhere, or asks for a device that is not there, gets the largest there is: its
+    driver says so.
+    """
+    kind: Kind
+    try:
+        kind = device_kind(spec, shape)
+    except DoesNotFit:
+        kind = "cpu" if shape.with_device("cpu") else "cuda"
+    types = shape.with_device(kind)
+
+    def usable(node_type: NodeType) -> int:
+        return node_type.device(kind).usable_bytes
+
+    roomy = [t for t in types if memory.members(usable(t))]
+    smallest = min(roomy or [max(types, key=usable)], key=usable)
+    names = [t.name for t in roomy or types]
+    update = {"num_devices": shape.num_devices(kind, names)}
+    return smallest.device(kind).model_copy(update=update)
 
 
 def left_beside(others: Sequence[SweepMemory], own: SweepMemory, usable_bytes: int) -> int:

@@ -73,3 +73,7 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+if __name__ == "__main__":  # for a script that clears away after processes that were killed
+    remove_left_overs()

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.providers.notices import Notice
 from orchestrator.queue import QueuedSweep
 from orchestrator.serving.driver_process import DriverOrder
 from orchestrator.serving.local_ray import RaySource
+from orchestrator.serving.notice_watch import NoticeWatch, leave_within_s
 from orchestrator.serving.sweep_worker import LOOK_AGAIN_S, SweepWorker
 from orchestrator.store import NotWritable, Store
 
@@ -17,6 +19,8 @@ TICK_S = 0.1
 KILL_AFTER_S = 4.5
 """A driver that was asked to stop and has not by then is killed; its trials resume anyway."""
 DRAIN_WITHIN_S = 4.0
+LEAVE_WITHIN_S = 45.0
+"""Before the machine is taken away there is time, and nobody sits and waits."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,15 @@ class Supervisor:
         ray: RaySource,
         tick: Callable[[], None],
         say: Callable[[str], None],
+        notices: NoticeWatch | None = None,
     ) -> None:
         """
         Args:
             tick: called several times a second.
             say: told what went wrong and is being mended.
+            notices: says when this machine is taken away; None: nobody does.
         """
-        self._ray, self._tick = ray, tick
+        self._ray, self._tick, self._notices = ray, tick, notices
         self._say: Callable[[str], None] = lambda line: say(f"{queued.id}: {line}")
         self._worker = SweepWorker(store, queued, ray, self._say)
         self._said = ""
@@ -63,6 +69,9 @@ class Supervisor:
     def _work(self) -> Outcome:
         worker, ray = self._worker, self._ray
         while True:
+            if notice := self._due():
+                self._say(f"{notice}: trials are being checkpointed")
+                return self._interrupt(leave_within_s(notice, LEAVE_WITHIN_S))
             ray.tick()
             worker.tick()
             if worker.phase != "driving" and time.monotonic() >= self._next_look:
@@ -78,9 +87,9 @@ class Supervisor:
             if ray.address is None and ray.problem and (ray.given_up or not ray.is_local):
                 return Outcome("unusable", ray.problem)
             if worker.may_start and ray.address is not None:
-                worker.start(
-                    DriverOrder(ray.address, ray.environment, drain_within_s=DRAIN_WITHIN_S)
-                )
+                within_s = DRAIN_WITHIN_S if self._notices is None else LEAVE_WITHIN_S
+                order = DriverOrder(ray.address, ray.environment, drain_within_s=within_s)
+                worker.start(order)
             self._tick()
             time.sleep(TICK_S)
 
@@ -90,9 +99,13 @@ class Supervisor:
             self._say(f"waits: {why}")
         self._said = why
 
-    def _interrupt(self) -> Outcome:
+    def _due(self) -> Notice | None:
+        """The notice that this machine goes, and soon."""
+        return self._notices.due() if self._notices is not None else None
+
+    def _interrupt(self, within_s: float = KILL_AFTER_S) -> Outcome:
         """Asked twice: at once."""
-        deadline = time.monotonic() + KILL_AFTER_S
+        deadline = time.monotonic() + within_s
         try:
             self._worker.ask_to_drain()
             driver = self._worker.driver

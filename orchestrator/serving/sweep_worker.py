@@ -167,11 +167,13 @@ class SweepWorker:
         return sum(t.status == "running" and t.holder == ours for t in trials)
 
     def num_devices(self) -> float:
-        """Devices that its driver found; 0 until it has looked."""
+        """Devices that its driver counts on, now or later; 0 until it has looked."""
         started = self.log.state.drivers.get(self._driver.writer) if self._driver else None
         if started is None:
             return 0.0
         event = started.started
+        if event.num_devices:
+            return event.num_devices
         return event.num_gpus if event.device == "cuda" else float(event.num_nodes)
 
     def _slots_per_device(self) -> float:

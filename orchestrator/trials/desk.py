@@ -40,11 +40,13 @@ from orchestrator.store import Store
 from orchestrator.trials.ends import Ends
 from orchestrator.trials.leases import Leases
 from orchestrator.trials.ticket import Ticket as Ticket
+from orchestrator.trials.time_left import TimeLeft
 
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS_WITHOUT_PROGRESS = 20
 UNUSABLE = "the sweep cannot run here now"
+NOWHERE: Mapping[str, str] = {}
 
 
 class Done:
@@ -67,8 +69,12 @@ class Desk:
         self.held: dict[str, Ticket] = {}
         self.draining = False
         """Nothing more is handed out, and what comes back goes to the queue. For others too."""
+        self.asked_back = False
+        """Trials were told to save and come back: a report on its way ends none before it has."""
         self.allowed: int | None = None
         """Trials that this driver may hold at once, by its share of the machine; None: no limit."""
+        self.time_left = TimeLeft()
+        """Until this driver is asked to stop: what cannot be saved by then is not begun."""
         self.unusable = ""
         """Why the sweep cannot run here at all (no model, no data)."""
 
@@ -98,7 +104,8 @@ class Desk:
     def _may_hand_out(self, state: SweepState) -> bool:
         if self.draining or (self.spec.needs and state.needs_met is None):
             return False
-        return self.allowed is None or len(self.held) < self.allowed
+        has_room = self.allowed is None or len(self.held) < self.allowed
+        return has_room and not self.time_left.is_short(state)
 
     def _runnable(self, state: SweepState) -> Ticket | None:
         """An interrupted trial that nobody holds and nobody paused, lowest number first."""
@@ -219,7 +226,7 @@ class Desk:
             self.unusable, self.draining = result["reason"], True
             self._on_lost(ticket, UNUSABLE, process_died=False)  # the driver's end says why, once
         elif kind in ("preempted", "lost"):
-            self._on_lost(ticket, result["reason"], process_died=kind == "lost")
+            self._on_lost(ticket, result["reason"], kind == "lost", _place(result))
         else:
             raise AssertionError(f"unknown result kind {kind!r}")
         return False
@@ -268,17 +275,15 @@ class Desk:
             metric=spec.metric,
             direction=spec.direction,
         )
-        if judged is None:
-            self.log.append(report)
-            return not (self._stop_for_budget(ticket, report) or self.draining)
-        at_rung, verdict = judged
-        if report.rung is not None:
+        at_rung, verdict = judged or (report, None)
+        if verdict is not None and report.rung is not None:
             report = at_rung.model_copy(update={"cutoff": verdict.cutoff})
         self.log.append(report)
-        if verdict.stop:
+        if verdict is not None and verdict.stop:
             self._stop(ticket, at_rung.rung, verdict, tokens)
             return False
-        return not (self._stop_for_budget(ticket, report) or self.draining)
+        leaves = self.draining and not self.asked_back
+        return not (self._stop_for_budget(ticket, report) or leaves)
 
     def _stop_for_budget(self, ticket: Ticket, report: Reported) -> bool:
         """With the budget spent, a trial goes as far as its next rung, or its end."""
@@ -325,6 +330,7 @@ class Desk:
             "traceback": result.get("traceback", ""),
             "final": final,
             "out_of_memory": out_of_memory,
+            **_place(result),
         }
         if final:
             self._end(ticket, Failed, **fields)
@@ -332,7 +338,9 @@ class Desk:
             self._append(ticket, Failed, **fields)
             self._drop(ticket)
 
-    def _on_lost(self, ticket: Ticket, reason: str, process_died: bool) -> None:
+    def _on_lost(
+        self, ticket: Ticket, reason: str, process_died: bool, place: Mapping[str, str] = NOWHERE
+    ) -> None:
         """Back to the queue, uncounted; unless its process dies again and again in one place."""
         trial = self.log.refresh().trials[ticket.trial]
         safe = trial.checkpoint_tokens
@@ -344,7 +352,8 @@ class Desk:
             )
             self._end(ticket, Failed, reason=f"{times}; the last time: {reason}", final=True)
             return
-        self._append(ticket, Preempted, reason=reason, tokens=safe, process_died=process_died)
+        fields = {"reason": reason, "tokens": safe, "process_died": process_died, **place}
+        self._append(ticket, Preempted, **fields)
         self._drop(ticket)
 
     def on_lost(self, ticket: Ticket, reason: str, process_died: bool = True) -> None:
@@ -383,3 +392,8 @@ class Desk:
     def tickets(self) -> list[Ticket]:
         """What is held now."""
         return list(self.held.copy().values())
+
+
+def _place(result: Mapping[str, Any]) -> dict[str, str]:
+    """Host and device that a result came from, where it says so."""
+    return {name: str(result[name]) for name in ("host", "device") if result.get(name)}

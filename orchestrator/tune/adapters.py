@@ -12,7 +12,9 @@ from ray.tune.search import Searcher
 
 from orchestrator.store import NotWritable
 from orchestrator.trials.desk import Desk, Done, Ticket
+from orchestrator.tune.actor_places import ActorPlaces
 from orchestrator.tune.trial import PAYLOAD
+from orchestrator.tune.withdraw import Withdrawals
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ class DeskScheduler(FIFOScheduler):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
+        self._places = ActorPlaces()
+        self._withdrawals = Withdrawals(desk)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Called right after the searcher was asked for trials: an actor kept for none goes.
@@ -83,18 +87,28 @@ class DeskScheduler(FIFOScheduler):
         Tune keeps the actor of a trial that ended for the next one, and with it a placement group
         that another driver may be waiting for (ray 2.60, `may_keep_one` of its actor cache).
         """
-        # A scheduler is handed a wrapper that would warn of each look at the actor cache.
-        controller = vars(tune_controller).get("_tune_controller", tune_controller)
+        controller = _unwrapped(tune_controller)
         if controller._actor_cache.num_cached_objects and not controller._pending_trials:
             controller._cleanup_cached_actors(force_all=True)
+        self._places.drop_cached_on_draining_nodes(controller)
+        try:
+            self._withdrawals.look(controller)
+        except NotWritable as error:
+            give_up(self._desk, error)
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        del tune_controller
-        ticket = Ticket.from_json(trial.config["ticket"])
+        ticket, said = Ticket.from_json(trial.config["ticket"]), json.loads(result[PAYLOAD])
+        if said["kind"] in ("started", "preempted"):
+            self._places.note(_unwrapped(tune_controller), trial, said)
         try:
-            goes_on = self._desk.on_result(ticket, json.loads(result[PAYLOAD]))
+            goes_on = self._desk.on_result(ticket, said)
         except NotWritable as error:
             give_up(self._desk, error, ticket)
             goes_on = False
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+
+def _unwrapped(tune_controller: Any) -> Any:
+    """A scheduler is handed a wrapper that would warn of each look at the actor cache."""
+    return vars(tune_controller).get("_tune_controller", tune_controller)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from orchestrator.trials.desk import Desk
     from orchestrator.tune.parent_line import ParentLine
 
+NODES_AGAIN_S = 2.0
+MAX_PENDING_TRIALS = 512
+"""Placement groups that wait at once: an autoscaler sees no other demand, and each costs GCS."""
 ORPHAN_WITHIN_S = 4.0
 """How long a driver whose parent is gone waits for its trials."""
 
@@ -68,6 +71,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--drain-within-s", type=float, default=4.0)
     parser.add_argument("--slots", type=int, default=None)
     parser.add_argument("--usable-bytes", type=int, default=None)
+    parser.add_argument("--ends-in-s", type=float, default=math.inf)
     return parser.parse_args(argv)
 
 
@@ -77,13 +81,16 @@ def _drive(arguments: argparse.Namespace) -> int:
     from jobs.runners.sae_pack_actor import NAMESPACE
     from orchestrator.log.events import DriverEnded, DriverStarted
     from orchestrator.log.sweep_log import LogWriter, SweepLog
+    from orchestrator.nodes.identity import this_host
     from orchestrator.planning.placement import DoesNotFit
     from orchestrator.queue import Queue
     from orchestrator.store import Store
     from orchestrator.trials.desk import Desk
     from orchestrator.trials.leases import Heartbeat
+    from orchestrator.trials.time_left import TimeLeft
     from orchestrator.tune.parent_line import ParentLine
 
+    time_left = TimeLeft(time.monotonic() + arguments.ends_in_s, this_host())
     parent = ParentLine(arguments.slots)
     parent.start()
     store = Store.open(arguments.store)
@@ -103,11 +110,12 @@ def _drive(arguments: argparse.Namespace) -> int:
             placement = _placement(spec, arguments.usable_bytes)
         except DoesNotFit as error:
             log.append(
-                DriverStarted(host=socket.gethostname(), pid=os.getpid()),
+                DriverStarted(host=this_host(), pid=os.getpid()),
                 DriverEnded(driver=arguments.writer, reason=str(error)),
             )
             return EXIT_UNUSABLE
         desk = Desk(store, arguments.sweep, spec, log, placement.members)
+        desk.time_left = time_left
         parent.tell(desk)
         code, reason = _work_off(desk, placement, arguments, parent)
         log.append(DriverEnded(driver=arguments.writer, reason=reason))
@@ -121,15 +129,17 @@ def _work_off(
     """Run trials until nothing is left to do here, or until asked to stop: exit code and why."""
     from orchestrator.control.watch import ControlWatch
     from orchestrator.log.events import DriverStarted
+    from orchestrator.nodes.identity import this_host
 
     desk.log.append(
         DriverStarted(
-            host=socket.gethostname(),
+            host=this_host(),
             pid=os.getpid(),
             num_nodes=placement.num_nodes,
             num_cpus=placement.num_cpus,
             num_gpus=placement.num_gpus,
             slots=placement.slots,
+            num_devices=placement.num_devices,
             device=placement.device,
             usd_per_hour=_usd_per_hour(desk, placement.device),
         )
@@ -144,7 +154,7 @@ def _work_off(
         return EXIT_UNUSABLE, desk.unusable
     if drain.asked:
         return EXIT_DRAINED, "asked to stop"
-    return EXIT_DONE, "nothing left to do here"
+    return EXIT_DONE, desk.time_left.why_not or "nothing left to do here"
 
 
 def _usd_per_hour(desk: Desk, device: str) -> float:
@@ -161,17 +171,19 @@ def _placement(spec: SweepSpec, usable_bytes: int | None) -> Placement:
     Args:
         usable_bytes: what is left of a device beside other drivers' streams; None: all of it.
     """
-    import ray
+    from orchestrator.planning.fits_cluster import place_on
+    from orchestrator.planning.ray_node_types import node_types_of_cluster
 
-    from orchestrator.planning.devices import this_machine
-    from orchestrator.planning.placement import place
-    from orchestrator.planning.plan import trials_that_fit
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    machine = this_machine(spec.device)
-    if usable_bytes is not None:
-        machine = machine.model_copy(update={"usable_bytes": usable_bytes})
-    return place(spec, nodes, trials_that_fit(spec, machine))
+    shape = node_types_of_cluster()
+    if shape.is_empty:
+        logger.warning("no node has a GPU or a core, and no autoscaler brings one: waiting")
+    while shape.is_empty:
+        time.sleep(NODES_AGAIN_S)
+        shape = node_types_of_cluster()
+    placement = place_on(spec, shape, usable_bytes)
+    for note in placement.notes:
+        logger.warning("%s", note)
+    return placement
 
 
 def _fit(desk: Desk, placement: Placement, scratch: Path) -> None:
@@ -191,8 +203,9 @@ def _fit(desk: Desk, placement: Placement, scratch: Path) -> None:
         "usd_per_hour": spec.price.usd_per_hour,
         "members": placement.members,
         "resources": {"CPU": placement.cpus_per_trial, "GPU": placement.gpus_per_trial},
+        "avoids": dict(placement.avoids),
     }
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.slots)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(placement.slots, MAX_PENDING_TRIALS))
     tune.Tuner(
         SweepTrial,
         tune_config=tune.TuneConfig(
@@ -223,7 +236,7 @@ class _Drain:
         if self.asked:
             return
         self.asked = True
-        self._desk.draining = True
+        self._desk.draining = self._desk.asked_back = True
         logger.info("signal %d: draining", signum)
         threading.Thread(target=self._leave_in_time, daemon=True).start()
         threading.Thread(target=self._drain_packs, daemon=True).start()

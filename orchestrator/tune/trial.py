@@ -19,7 +19,7 @@ from orchestrator.serving.scratch import ScratchFolder, remove_left_overs
 from orchestrator.store import NotWritable, Store, StoreError
 from orchestrator.trials.output import TrialOutput
 from orchestrator.trials.ticket import Ticket
-from orchestrator.tune.trial_run import TrialRun
+from orchestrator.tune.trial_run import TrialRun, this_place
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,9 @@ class SweepTrial(tune.Trainable):
         settings = config["settings"]
         scale = settings["members"] / config["ticket"]["max_members"]
         share = {name: amount * scale for name, amount in settings["resources"].items() if amount}
-        return tune.PlacementGroupFactory([share])
+        avoids = settings.get("avoids")
+        where = {"bundle_label_selector": [avoids]} if avoids else {}
+        return tune.PlacementGroupFactory([share], **where)
 
     def setup(self, config: Mapping[str, Any]) -> None:
         logging.captureWarnings(True)
@@ -66,6 +68,8 @@ class SweepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One result: started, a report, or how it ended."""
         result = _guarded(self._trial_run.next_result)
+        if result["kind"] in ("failed", "lost"):
+            result |= this_place()
         for field in ("reason", "traceback"):
             if result.get(field):
                 result[field] = redact(result[field])

@@ -9,6 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import ray
 from jobs.kind import Progress, TrialContext, TrialLost, TrialRunner, job_kind
 from orchestrator.money.ray_prices import price_of_this_node
 from orchestrator.needs.inputs import inputs_of
+from orchestrator.nodes.identity import this_host
 from orchestrator.store import Store, StoreError
 from orchestrator.trials.artefacts import (
     finished_before,
@@ -29,6 +31,7 @@ from orchestrator.trials.output import TrialOutput
 from orchestrator.trials.recall import Recall, RecallWatch
 from orchestrator.trials.ticket import Ticket
 from orchestrator.trials.uploads import CheckpointUploads, LocalState
+from orchestrator.tune.draining import DrainWatch
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +71,18 @@ class TrialRun:
         self._checkpoints = Checkpoints(store, ticket.sweep, ticket.trial)
         self._uploads = CheckpointUploads(self._checkpoints, ticket.epoch, self._is_held)
         self._watch = RecallWatch(store, ticket.sweep, ticket.trial, ticket.epoch).start()
+        self._drain = DrainWatch(ray.get_runtime_context().get_node_id()).start()
 
     def next_result(self) -> dict[str, Any]:
         """Attach, go on to the next report, or finish. Raises what a runner and a store raise."""
         if self._tokens is None:
             return self._attach()
         until = next((p for p in self._ticket.report_points if p > (self._tokens or 0)), None)
-        return self._finish() if until is None else self._advance(until)
+        if until is not None:
+            return self._advance(until)
+        if self._drain.recall is not None and self._runner is not None:
+            self._save(None)  # what there is, in case the node goes before the end is reached
+        return self._finish()
 
     def checkpoint_since_last_result(self) -> dict[str, Any]:
         """What became safe in the store since it was last asked."""
@@ -89,6 +97,7 @@ class TrialRun:
     def let_go(self) -> None:
         """Detach; what travels is given a moment, unless the trial needs no checkpoint any more."""
         self._watch.stop()
+        self._drain.stop()
         if self._runner is not None:
             self._output.take_last()
             self._runner.detach()
@@ -112,6 +121,8 @@ class TrialRun:
 
     def _attach(self) -> dict[str, Any]:
         ticket, settings = self._ticket, self._settings
+        if self._drain.recall is not None:
+            return self._give_back(replace(self._drain.recall, save=False))
         gpu_ids = tuple(str(gpu) for gpu in ray.get_gpu_ids())
         kind = job_kind(settings["job"])
         end = finished_before(self._store, ticket, kind.artefact_kind)
@@ -138,7 +149,8 @@ class TrialRun:
         self._settings = {**settings, "usd_per_hour": price.usd_per_hour or 0.0}
         started = {
             "node": ray.util.get_node_ip_address(),
-            "device": f"gpu {','.join(gpu_ids)}" if gpu_ids else "cpu",
+            "node_id": ray.get_runtime_context().get_node_id(),
+            **this_place(),
             "pack": place.get("pack", ""),
             "pid": place.get("pid", 0),
             "tokens": self._tokens,
@@ -162,8 +174,9 @@ class TrialRun:
         stops = (*self._ticket.rungs, self._ticket.total_tokens)
         run_on_to = min(point for point in stops if point >= until)
         while True:
-            if self._watch.recall is not None:
-                return self._give_back(self._watch.recall)
+            recall = self._watch.recall or self._drain.recall
+            if recall is not None:
+                return self._give_back(recall)
             self._uploads.raise_if_failed()
             due = self._saved_at + self._settings["checkpoint_seconds"] - time.monotonic()
             progress = self._runner.advance(until, run_on_to, max(0.05, min(SLICE_S, due)))
@@ -184,7 +197,8 @@ class TrialRun:
             if not self._uploads.settle(SETTLE_WITHIN_S):
                 logger.warning("its last checkpoint took longer than %.0f s", SETTLE_WITHIN_S)
             self._uploads.raise_if_failed()
-        return {"kind": "preempted", "reason": recall.reason}
+        leaves = self._drain.node_id if self._drain.recall is not None else None
+        return {"kind": "preempted", "reason": recall.reason, "draining_node": leaves}
 
     def _save(self, progress: Progress | None) -> None:
         """Take a state and send it on its way; whoever computes goes on meanwhile."""
@@ -229,6 +243,12 @@ class TrialRun:
     def _check_lease(self) -> None:
         if not self._is_held():
             raise TrialLost("its lease was taken over")
+
+
+def this_place() -> dict[str, str]:
+    """The machine and the device that Ray gave to this actor, in words."""
+    gpu_ids = [str(gpu) for gpu in ray.get_gpu_ids()]
+    return {"host": this_host(), "device": f"gpu {','.join(gpu_ids)}" if gpu_ids else "cpu"}
 
 
 def _report(progress: Progress) -> dict[str, Any]:

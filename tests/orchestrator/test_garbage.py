@@ -13,11 +13,13 @@ from orchestrator.garbage import (
     LEFT_OVER,
     NO_MANIFEST,
     OF_ENDED,
+    OLD_NODES,
     OLD_ORDERS,
     Garbage,
     GarbageSearch,
 )
 from orchestrator.log.events import Leased, Preempted, Started
+from orchestrator.nodes.records import NodeSide, read_nodes, write_side
 from orchestrator.store import MANIFEST, Store
 from orchestrator.store.folder import FolderBackend
 from tests.orchestrator.invented_sweep import InventedSweep, config, sweep_in_all_states
@@ -152,3 +154,19 @@ def test_sizes_are_those_of_the_files(sweep: InventedSweep) -> None:
     prefix = checkpoint(sweep.store, "t0001", 1, whole=False)
     age(sweep.store, 3700)
     assert GarbageSearch(sweep.store).find() == [Garbage(CUT_OFF, prefix, 5)]
+
+
+def test_nodes_that_nobody_heard_of_for_a_week_go(sweep: InventedSweep) -> None:
+    store, week_s = sweep.store, 7 * 24 * 3600.0
+    for node, ago_s in (("old", week_s + 60), ("quiet", week_s - 3600)):
+        side = NodeSide(id=node, at=time.time() - ago_s)
+        store.write_json(store.layout.node_self(node), side.model_dump(mode="json"))
+        store.write_json(store.layout.node_starter(node), side.model_dump(mode="json"))
+    old = NodeSide(id="back", at=0.0)
+    store.write_json(store.layout.node_starter("back"), old.model_dump(mode="json"))
+    write_side(store, "self", NodeSide(id="back"))
+    search = GarbageSearch(store)
+    found = [one for one in search.find() if one.kind == OLD_NODES]
+    assert [one.place for one in found] == ["nodes/old/"]
+    search.remove(found)
+    assert [record.id for record in read_nodes(store)] == ["back", "quiet"]

@@ -103,6 +103,20 @@ def test_nodes_that_would_come_stand_beside_those_that_are_up(
     assert shape.num_devices("cuda") == 2 * 8 + 6 * 8
 
 
+def test_a_node_is_of_the_type_whose_accelerator_it_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Autoscalers before v2 do not label a node with its group."""
+    offer = {"resources": {"CPU": 4, "GPU": 1}, "max_workers": 3}
+    labels = {name: {"ray.io/accelerator-type": name} for name in ("T4", "A100-80G")}
+    types = {name: {**offer, "labels": labels[name]} for name in labels}
+    offers = Offers.model_validate({"available_node_types": types})
+    monkeypatch.setitem(globals(), "OFFERS", offers)
+    up = {"Resources": {"CPU": 4.0, "GPU": 1.0}, "Labels": labels["A100-80G"]}
+    shape = cluster(monkeypatch, [up])
+    assert [(each.name, each.num_up) for each in shape.types] == [("T4", 0), ("A100-80G", 1)]
+
+
 def test_without_an_autoscaler_there_is_what_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "OFFERS", None)
     box = {"Resources": {"CPU": 4.0, "memory": 8.0 * 2**30}}

@@ -252,3 +252,17 @@ def test_a_driver_that_ended_is_gone_even_if_its_start_was_lost_from_the_log(sto
     it.log.append(DriverEnded(driver="driver-lost", reason="killed"))
     ticket = take(it)
     assert (ticket.trial, ticket.epoch) == ("t0000", 2)
+
+
+def test_a_report_on_its_way_does_not_keep_a_trial_from_saving_when_it_is_asked_back(
+    store: Store,
+) -> None:
+    one = desk(store)
+    first, second = take(one), take(one)
+    one.draining = one.asked_back = True
+    assert one.on_result(first, report(5000, 0.9)), "its next result is what it saved"
+    saved = {"kind": "preempted", "reason": "asked to stop", "checkpoint_tokens": 5500}
+    assert not one.on_result(first, saved)
+    assert one.log.refresh().trials[first.trial].checkpoint_tokens == 5500
+    one.asked_back = False
+    assert not one.on_result(second, report(5000, 0.9)), "nobody asked it: it just ends"
