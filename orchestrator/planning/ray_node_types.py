@@ -147,8 +147,10 @@ def _could_be(node: Node, offer: Offer) -> bool:
     if any(has.get(each, 0.0) != promised.get(each, 0.0) for each in ("CPU", "GPU")):
         return False
     labels = node.get("Labels", {})
-    told = [(labels.get(INSTANCE_LABEL), offer.instance_type)]
-    told.append((labels.get(ACCELERATOR_LABEL), offer.labels.get(ACCELERATOR_LABEL)))
+    told = [
+        (labels.get(INSTANCE_LABEL), offer.instance_type),
+        (labels.get(ACCELERATOR_LABEL), offer.labels.get(ACCELERATOR_LABEL)),
+    ]
     return all(of_node == offered for of_node, offered in told if of_node and offered)
 
 

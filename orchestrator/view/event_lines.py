@@ -114,6 +114,10 @@ def _sweep_words(event: Submitted | DriverStarted | DriverEnded | Closed) -> tup
             return "submitted", f"by {event.by}" if event.by else "submitted"
         case DriverStarted():
             device = f"{event.num_gpus:g} GPU" if event.num_gpus else f"{event.num_cpus:g} cores"
+            up = event.num_gpus if event.device == "cuda" else event.num_nodes
+            if event.num_devices > up:
+                what = "GPU" if event.device == "cuda" else "machines"
+                device = f"up to {event.num_devices:g} {what}, {up:g} there now"
             return "driver", f"started on {event.host}: {event.slots} slots, {device}"
         case DriverEnded():
             return "driver", f"{event.driver} ended: {event.reason}"
