@@ -50,7 +50,7 @@ class SlurmCheck(Check):
             partitions = commands.partitions()
             yield Finding("ok", f"{commands.version()} answers")
         except SlurmError as error:
-            yield Finding("fault", str(error), "scontrol ping")
+            yield Finding("warning", str(error), "scontrol ping")
             return
         shown = [
             f"{p.name}{' (default)' if p.is_default else ''}: {len(p.hosts)} nodes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from orchestrator.log.sweep_status import is_over, sweep_status
 from orchestrator.nodes.records import read_node
 from orchestrator.queue import Queue
 from orchestrator.spec.sweep import parse_sweep
+from orchestrator.ssh_nodes.code_here import PACKAGES
 from orchestrator.store import Store
 from tests.chaos.verdict import judge
 from tests.cluster.ssh_hosts import (
@@ -37,6 +39,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 LONG_S = 500.0
 """For what takes seconds on a quiet machine."""
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = str(Path(sys.executable).parents[1])
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "OMP_NUM_THREADS")
 
@@ -51,6 +54,17 @@ class Lab:
     url: str
     """The store, as the hosts reach it."""
 
+    def __post_init__(self) -> None:
+        """The code as it is now: a node tells whether it was changed between two calls of `up`."""
+        self.source.mkdir()
+        shutil.copy(ROOT / "pyproject.toml", self.source)
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, self.source / package)
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "source"
+
     @property
     def environment(self) -> dict[str, str]:
         return {**os.environ, **self.server.environment, "OMP_NUM_THREADS": "1"}
@@ -62,7 +76,10 @@ class Lab:
     def saeq(self, *arguments: str, within_s: float = LONG_S) -> subprocess.CompletedProcess[str]:
         """The real command, from this machine."""
         return run_saeq(
-            *arguments, environment={**self.environment, "SAEQ_STORE": self.url}, within_s=within_s
+            *arguments,
+            environment={**self.environment, "SAEQ_STORE": self.url},
+            cwd=self.source,
+            within_s=within_s,
         )
 
     def up(self, host: SshHost, *more: str) -> subprocess.CompletedProcess[str]:
@@ -95,12 +112,13 @@ class Lab:
 
 
 def run_saeq(
-    *arguments: str, environment: Mapping[str, str], within_s: float = LONG_S
+    *arguments: str, environment: Mapping[str, str], cwd: Path = ROOT, within_s: float = LONG_S
 ) -> subprocess.CompletedProcess[str]:
     """`saeq` as a process of its own; its output for people."""
     return subprocess.run(
         [sys.executable, "-m", "orchestrator.cli", *arguments],
         env=dict(environment),
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -295,6 +313,7 @@ def test_two_ups_at_once_bring_up_one_node(lab: Lab) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli", *arguments],
             env=lab.environment,
+            cwd=lab.source,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
