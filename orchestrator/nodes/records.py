@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,7 @@ FRESH_FOR_S = 60.0
 """A node that was heard of within this is there, by the reader's clock."""
 
 Side = Literal["starter", "self"]
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 class Failure(BaseModel):
@@ -152,8 +153,10 @@ def read_nodes(store: Store) -> list[NodeRecord]:
 
 def remove_node(store: Store, node: str, *sides: Side) -> None:
     """Forget a node, or one side of what is known of it. Raises StoreError."""
-    for side in sides or ("starter", "self"):
+    for side in sides or SIDES:
         store.backend.delete(_key(store, node, side))
+    if not any(store.backend.exists(_key(store, node, side)) for side in SIDES):
+        store.backend.delete_prefix(f"{store.layout.nodes}{node}/")  # a folder is left, empty
 
 
 def _key(store: Store, node: str, side: Side) -> str:
