@@ -32,11 +32,17 @@ is_starting() { [ -e "$root/lock" ] && ! flock -n "$root/lock" true; }
 
 node_name() { cat "$root/node/name" 2>/dev/null; }
 
-# Every process of the node, whatever became of its parent: the variable is handed down.
+# Every process of the node, whatever became of its parent: the variable is handed down. Ray's agents
+# write their names over it; them, the folder that they work in gives away.
 processes_of() {
-  local found pid
-  found=$(grep -lsaxz "SAEQ_NODE=$1" /proc/[0-9]*/environ 2>/dev/null) || true
-  for pid in $(printf '%s\n' "$found" | cut -d/ -f3); do
+  local path pid
+  {
+    grep -lsaxz "SAEQ_NODE=$1" /proc/[0-9]*/environ 2>/dev/null || true
+    for path in /proc/[0-9]*; do
+      [ "$(readlink "$path/cwd" 2>/dev/null)" != "$(readlink -f "$root/work")" ] \
+        || ! grep -qsa '^ray::' "$path/cmdline" || printf '%s/cwd\n' "$path"
+    done
+  } | cut -d/ -f3 | sort -un | while read -r pid; do
     [ "$pid" = "$$" ] || ! started_at "$pid" >/dev/null || printf '%s\n' "$pid"
   done
 }

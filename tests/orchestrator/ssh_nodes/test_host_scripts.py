@@ -261,6 +261,25 @@ def test_serve_that_was_to_end_by_itself_is_left_ended(tmp_path: Path) -> None:
         kept.end()
 
 
+def test_what_hides_the_nodes_variable_is_found_by_where_it_works(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    named = ["bash", "-c", "exec -a ray::DashboardAgent sleep 300"]
+    started = [
+        subprocess.Popen(["sleep", "300"], env={"SAEQ_NODE": "hidden-by-a-test"}),
+        subprocess.Popen(named, cwd=tmp_path / "work"),
+        subprocess.Popen(["sleep", "300"], cwd=tmp_path / "work"),  # somebody who looks around
+        subprocess.Popen(named, cwd=tmp_path),  # another node's
+    ]
+    try:
+        program = f"root={tmp_path}\n{script('node_state.sh')}\nprocesses_of hidden-by-a-test\n"
+        wanted = {str(process.pid) for process in started[:2]}
+        until(lambda: set(bash(program, tmp_path).stdout.split()) == wanted, "both, and no more")
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
 def _keeping(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
     """keep.sh with programs of ours in place of systemd's and tmux."""
     for name in ("node", "bin", "scripts", "home"):
