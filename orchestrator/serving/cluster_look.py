@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.planning.node_types import ClusterShape, shape_of_this_machine
-from orchestrator.serving.local_ray import RaySource
+from orchestrator.serving.local_ray import RaySource, is_door_open
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ class ClusterLook:
 
 def shape_of_cluster(address: str) -> ClusterShape | None:
     """Ask a given cluster once, for some seconds; None where it does not say."""
+    if not is_door_open(address):  # Ray itself would try for a minute
+        return None
     process = _looking_at(address, {}, "--once")
     try:
         answer, _ = process.communicate(timeout=ONCE_WITHIN_S)

@@ -217,6 +217,18 @@ class GivenRay(RaySource):
         )
 
 
+def is_door_open(address: str) -> bool:
+    """Whether anything answers at a cluster's address; true for one that only Ray understands."""
+    door = _host_and_port(address)
+    if door is None:
+        return True
+    try:
+        socket.create_connection(door, PROBE_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def _host_and_port(address: str) -> tuple[str, int] | None:
     found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
     return (found[1], int(found[2])) if found else None

@@ -103,7 +103,7 @@ class _Reader:
     def _kind(self) -> JobKind | None:
         known = sorted(JobKind.by_name)
         if "job" not in self.data:
-            self._fault(("job",), "is missing (the job kind)", f"write job: {known[0]}")
+            self._fault(("job",), "is missing (the job kind)", f"write job: {listed(known)}")
             return None
         name = self.data["job"]
         if not isinstance(name, str) or name not in JobKind.by_name:

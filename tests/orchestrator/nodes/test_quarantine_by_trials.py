@@ -17,7 +17,7 @@ from orchestrator.nodes.quarantine import MAX_FAST_FAILURES, host_standing
 from orchestrator.nodes.records import read_nodes
 from tests.orchestrator.running import RunningServe, RunningSweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(900)]
 
 PATIENCE_S = 600.0
 

@@ -14,7 +14,7 @@ from orchestrator.log.events import Finished, Started
 from orchestrator.log.state import SweepState
 from tests.orchestrator.running import RunningSweep, process_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.storm
 
 
 def all_checkpointed(state: SweepState) -> bool:
