@@ -22,11 +22,13 @@ HOME = "/home/ubuntu"
 SHARED = "/home/shared"
 METADATA_AT = "169.254.169.254"
 STARTS_WITHIN_S = 60.0
+ROOT = Path(__file__).parents[2]
 NEEDED = ("unshare", "nsenter", "ip", "mount", "curl")
 
 # pid 1 of the host: lays out its folders, says so, and reaps what its children leave behind.
 FIRST = """
 set -e
+exec 9<"{root}"
 cp -a /etc "$1/etc"
 mount --bind "$1/etc" /etc
 mount -t tmpfs none /home
@@ -34,11 +36,14 @@ mkdir /home/ubuntu /home/shared
 mount --bind "$1/home" /home/ubuntu
 mount --bind "$2" /home/shared
 mount -t tmpfs none /tmp
+# A checkout below /tmp or /home is seen all the same.
+[ -e "{root}" ] || { mkdir -p "{root}"; mount --no-canonicalize --bind /proc/self/fd/9 "{root}"; }
+exec 9<&-
 ip link set lo up
 ip address add 169.254.169.254/32 dev lo
 touch /home/ubuntu/.is-up
 while :; do sleep 1; done
-"""
+""".replace("{root}", str(ROOT))
 SUDO = '#!/bin/sh\nexec "$@"\n'
 SYSTEMCTL = f'#!/bin/sh\necho "$@" >> {HOME}/systemctl.log\n'
 

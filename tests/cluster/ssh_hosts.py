@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 NEEDED = ("unshare", "nsenter", "ip", "mount", "ssh", "ssh-keygen")
 SSHD = "/usr/sbin/sshd"
 STARTS_WITHIN_S = 60.0
@@ -29,6 +30,7 @@ HOME = "/home/rented"
 # pid 1 of the host: lays out its folders, starts sshd once its network is there, and stays.
 FIRST = """
 set -e
+exec 9<"{root}"
 cp -a /etc "$1/etc"
 sed -i 's#^root:.*#root:x:0:0:root:/home/rented:/bin/bash#' "$1/etc/passwd"
 mount --bind "$1/etc" /etc
@@ -36,13 +38,16 @@ mount -t tmpfs none /home
 mkdir /home/rented
 mount --bind "$1/home" /home/rented
 mount -t tmpfs none /tmp
+# A checkout below /tmp or /home is seen all the same.
+[ -e "{root}" ] || { mkdir -p "{root}"; mount --no-canonicalize --bind /proc/self/fd/9 "{root}"; }
+exec 9<&-
 mkdir -p /run/sshd
 hostname "$2"
 ip link set lo up
 touch /home/rented/.is-up
 while ! ip address show dev eth0 2>/dev/null | grep -q 'inet '; do sleep 0.1; done
 exec {sshd} -D -e -f "$1/sshd_config"
-""".replace("{sshd}", SSHD)
+""".replace("{sshd}", SSHD).replace("{root}", str(ROOT))
 
 SSHD_CONFIG = """
 ListenAddress {address}

@@ -167,6 +167,7 @@ def test_a_worker_s_labels_lead_to_the_price_of_its_zone(cluster: Cluster) -> No
 
 
 def test_the_dashboard_listens_to_the_head_alone(cluster: Cluster) -> None:
+    pytest.importorskip("aiohttp_cors", reason="the dashboard needs ray[default], extra aws")
     asked = "curl -s -o /dev/null --max-time 10 -w '%{http_code}' http://"
     assert cluster.head.run(f"{asked}127.0.0.1:8265/api/version").stdout.strip() in ("200", "401")
     assert cluster.worker.run(f"{asked}{cluster.head.address}:8265/").stdout.strip() == "000"
