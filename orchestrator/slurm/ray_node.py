@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def start_command(join: str | None, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
     command += ["--head", "--port=0"] if join is None else [f"--address={join}"]
     if join is None:
-        command += [f"--ray-client-server-port={_free_port()}", "--include-dashboard=false"]
+        command += ["--include-dashboard=false"]
+        if find_spec("grpc") is not None:  # else Ray has no such server, and refuses a port for it
+            command += [f"--ray-client-server-port={_free_port()}"]
     if (address := own_address()) is not None:
         command += [f"--node-ip-address={address}"]
     return [
