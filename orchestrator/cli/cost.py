@@ -12,6 +12,7 @@ import typer
 
 from orchestrator.cli.errors import RequestError
 from orchestrator.cli.options import JsonOption, StoreOption
+from orchestrator.cli.printing import print_table
 
 if TYPE_CHECKING:
     from orchestrator.store import Store
@@ -71,7 +72,7 @@ def _all_sweeps(store: Store, as_json: bool, csv: Path | None) -> None:
     if as_json:
         _print_json(costs_json(sweeps, total))
     elif csv != TO_STDOUT:
-        _print_table(lambda width, asc: cost_table(sweeps, total, width, ascii_only=asc))
+        print_table(lambda width, asc: cost_table(sweeps, total, width, ascii_only=asc))
 
 
 def _one_sweep(sweep: SweepCost, as_json: bool, csv: Path | None) -> None:
@@ -83,7 +84,7 @@ def _one_sweep(sweep: SweepCost, as_json: bool, csv: Path | None) -> None:
     if as_json:
         _print_json(sweep_cost_json(sweep))
     elif csv != TO_STDOUT:
-        _print_table(lambda width, asc: trial_cost_table(sweep, width, ascii_only=asc))
+        print_table(lambda width, asc: trial_cost_table(sweep, width, ascii_only=asc))
 
 
 def _sweep_cost(store: Store, watched: WatchedSweep, now: float) -> SweepCost:
@@ -122,15 +123,3 @@ def _write_csv(text: str, path: Path) -> None:
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def _print_table(draw: Any) -> None:
-    """Draw for the terminal's width, or as wide as it gets where nobody's screen ends."""
-    from rich.console import Console
-
-    from orchestrator.view.live import can_show_blocks
-
-    console = Console(highlight=False)
-    width = console.width if console.is_terminal else None
-    for line in draw(width, not can_show_blocks(console)):
-        console.print(line, soft_wrap=True)
