@@ -10,7 +10,7 @@ HEALTH_CHECKS: Mapping[str, str] = {
     "RAY_health_check_timeout_ms": "4000",
     "RAY_health_check_failure_threshold": "3",
 }
-"""For the head: a frozen node counts as gone after 12 to 18 s; by Ray's own settings after 65 s.
+"""For the head: a frozen node counts as gone after 12 to 20 s; by Ray's own settings after 65 s.
 
 At most period + threshold x timeout + (threshold - 1) x period. One answer within any check starts
 the count anew, so a busy machine would have to be deaf for 12 s. A port that refuses at once, as of
