@@ -61,11 +61,13 @@ def test_down_checkpoints_and_gives_back_and_finds_jobs_whose_folder_is_gone(
     assert all(driver.ended is not None for driver in student.state(queued).drivers.values())
     student.wait_for(lambda: slurm.processes_of_jobs() == [], "nothing is left of it")
 
-    student.saeq("slurm", "up", "--time", "20", "--name", "lost", "--detach")
+    # It must not start: a job whose folder is gone ends by itself, maybe before we look.
+    student.saeq("slurm", "up", "--name", "lost", "--detach", "--sbatch", "begin=now+1hour")
     shutil.rmtree(student.up("lost").path)
     assert "its folder is gone" in student.saeq("slurm", "status")
+    assert "PENDING" in slurm.states().values()
     student.saeq("slurm", "down", "--now")
-    assert "RUNNING" not in slurm.states().values()
+    assert "PENDING" not in slurm.states().values()
     student.wait_for(lambda: slurm.processes_of_jobs() == [], "nothing is left of it")
 
 
