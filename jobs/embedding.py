@@ -161,6 +161,7 @@ class Embedding(JobKind):
 
     name = "embedding"
     artefact_kind = "embedding"
+    unit = "epochs"
     discriminator: ClassVar[str | None] = "loss"
     Setup = EmbeddingSetup
     metrics: ClassVar[Sequence[Metric]] = (

@@ -61,6 +61,17 @@ class InputArtefact:
 
 
 @dataclass(frozen=True)
+class FinishedTrial:
+    """A finished trial with its artefact's files on this machine."""
+
+    trial: str
+    config: Config
+    metrics: Mapping[str, float]
+    artefact: str
+    folder: Path
+
+
+@dataclass(frozen=True)
 class TrialContext:
     """All that a runner is told about the trial it runs. Picklable; no handle to the store."""
 
@@ -213,6 +224,8 @@ class JobKind(ABC):
     final_metrics: ClassVar[Sequence[Metric]] = ()
     """Measured once, at a trial's end: nothing can be stopped early by them."""
     default_metric: ClassVar[str]
+    unit: ClassVar[str] = "tokens"
+    """What a trial's progress is counted in: tokens, epochs, prompts."""
     takes_input_files: ClassVar[bool] = False
     """Whether a trial wants the files of the artefacts that its sweep needs, on its own machine."""
 
@@ -269,6 +282,22 @@ class JobKind(ABC):
     @abstractmethod
     def footprint(self, setup: Any, config: Config) -> Footprint:
         """Memory and work of one trial, from formulas alone: no torch, no network."""
+
+    def write_report(
+        self, setup: Any, trials: Sequence[FinishedTrial], folder: Path
+    ) -> Sequence[Path]:
+        """Files for people about a whole sweep: tables, pictures, a page.
+
+        `saeq results` calls it with all finished trials. What a single trial left in its artefact's
+        `report/` is copied without it.
+
+        Args:
+            folder: where they go; it is there.
+
+        Returns what was written, the one to open first in front.
+        """
+        del setup, trials, folder
+        return ()
 
     def shared_key(self, setup: Any) -> str:
         """Names what a footprint's `shared_bytes` are paid for: sweeps of equal keys share it."""

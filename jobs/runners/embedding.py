@@ -5,8 +5,6 @@ Features are read from the local disk, where the first trial of a machine puts t
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from jobs.embedding import Embedding, EmbeddingSetup
-from jobs.kind import Finished, Progress, SweepUnusable, TrialContext, TrialFailed, TrialRunner
-from steering.styles.errors import BadStyleData
+from jobs.kind import TrialContext, TrialFailed
+from jobs.runners.in_process import InProcessRunner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,58 +87,51 @@ def table_of(setup_json: str) -> Table:
     )
 
 
-class EmbeddingRunner(TrialRunner):
-    """One head; see `TrialRunner`."""
+class EmbeddingRunner(InProcessRunner):
+    """One head; see `InProcessRunner`."""
+
+    artefact_kind = "embedding"
 
     def __init__(self, context: TrialContext) -> None:
-        self._context = context
+        super().__init__(context)
         self._setup = EmbeddingSetup.model_validate(context.setup)
         self._recipe = recipe_of(context.config)
-        self._epochs, self._busy_s = 0, 0.0
         self._losses: list[float] = []
         self._table: Table | None = None
         self._training: HeadTraining | None = None
 
-    @property
-    def place(self) -> Mapping[str, Any]:
-        return {"pid": os.getpid()}
-
-    def attach(self, checkpoint: Path | None) -> int:
+    def open(self) -> None:
         from steering.styles.training import HeadTraining
 
-        try:
-            self._table = table_of(self._setup.model_dump_json())
-            self._training = HeadTraining(
-                self._recipe, self._table.x_by_part["train"], self._table.group_by_part["train"]
-            )
-        except BadStyleData as error:
-            raise SweepUnusable(str(error)) from error
-        if checkpoint is not None:
-            self._training.load(checkpoint)
-            self._epochs = self._training.num_steps // self._training.steps_per_epoch
-        return self._epochs
+        self._table = table_of(self._setup.model_dump_json())
+        self._training = HeadTraining(
+            self._recipe, self._table.x_by_part["train"], self._table.group_by_part["train"]
+        )
 
-    def advance(self, until_tokens: int, run_on_to: int, max_seconds: float) -> Progress:
-        del run_on_to
+    @property
+    def units_done(self) -> int:
+        """Epochs."""
         assert self._training is not None
-        started = time.monotonic()
-        while self._epochs < until_tokens:
-            self._losses.append(self._training.step())
-            self._epochs = self._training.num_steps // self._training.steps_per_epoch
-            if time.monotonic() - started >= max_seconds and self._epochs < until_tokens:
-                self._busy_s += time.monotonic() - started
-                return Progress(self._epochs, None, self._busy_s)
+        return self._training.num_steps // self._training.steps_per_epoch
+
+    def step(self) -> None:
+        assert self._training is not None
+        self._losses.append(self._training.step())
+
+    def measure(self) -> Mapping[str, float]:
         metrics = {**self._objective("validation"), "loss": _mean(self._losses)}
         self._losses = self._losses[-1:]
-        self._busy_s += time.monotonic() - started
-        return Progress(self._epochs, metrics, self._busy_s)
+        return metrics
 
-    def save(self, folder: Path) -> int:
+    def write_state(self, folder: Path) -> None:
         assert self._training is not None
         self._training.save(folder)
-        return self._epochs
 
-    def finish(self, folder: Path) -> Finished:
+    def read_state(self, folder: Path) -> None:
+        assert self._training is not None
+        self._training.load(folder)
+
+    def export(self, folder: Path) -> tuple[Mapping[str, float], Mapping[str, Any]]:
         """Export, load back, and measure what was loaded: it has to be what was trained."""
         import torch
 
@@ -171,9 +162,9 @@ class EmbeddingRunner(TrialRunner):
             "test_macro_accuracy": tested["macro_accuracy"],
             "test_parent_accuracy": float(shares["parent_accuracy"]),
         }
-        return Finished("embedding", metrics, record, self._busy_s)
+        return metrics, record
 
-    def detach(self) -> None:
+    def close(self) -> None:
         self._training = None
 
     @property

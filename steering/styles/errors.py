@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from steering.errors import BadSteeringInput
 
-class BadStyleData(ValueError):
+
+class BadStyleData(BadSteeringInput):
     """The rule, the value and the way out, in one message."""
