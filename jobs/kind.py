@@ -283,6 +283,9 @@ class JobKind(ABC):
     def footprint(self, setup: Any, config: Config) -> Footprint:
         """Memory and work of one trial, from formulas alone: no torch, no network."""
 
+    leaves_reports: ClassVar[bool] = False
+    """Whether artefacts have a `report/` folder or the kind writes a report of a whole sweep."""
+
     def write_report(
         self, setup: Any, trials: Sequence[FinishedTrial], folder: Path
     ) -> Sequence[Path]:

@@ -134,8 +134,10 @@ def results(
         saeq results gpt2-l8-topk --csv table.csv
         saeq results gpt2-l8-topk --json | jq '.trials[] | select(.state == "finished")'
     """
+    from orchestrator.queue import Queue
     from orchestrator.results.files import default_places, write_results
     from orchestrator.results.page import print_page
+    from orchestrator.results.reports import write_reports
     from orchestrator.results.table import results_of
     from orchestrator.view.facts import WatchedSweep
 
@@ -144,6 +146,9 @@ def results(
     found = results_of(watched.facts, watched.log.state)
     wants_files = csv is not None or plot is not None or not (as_json or no_files)
     written = write_results(found, default_places(sweep, csv, plot)) if wants_files else []
+    if wants_files and not as_json:
+        folder = (csv or plot or Path(f"{sweep}-results") / "x").parent
+        written += write_reports(opened, Queue(opened).get(sweep), watched.log.state, folder)
     if as_json:
         print_json(found.to_json())
         return

@@ -192,13 +192,16 @@ def _say_what_next(store: Store, queued: QueuedSweep) -> None:
     import shlex
 
     from orchestrator.results.files import default_places, write_results
+    from orchestrator.results.reports import write_reports
     from orchestrator.results.table import results_of
     from orchestrator.store import Store
     from orchestrator.view.facts import WatchedSweep
 
     watched = WatchedSweep.open(store, queued.id)
     results = results_of(watched.facts, watched.log.state)
-    for path in write_results(results, default_places(queued.id, None, None)):
+    places = default_places(queued.id, None, None)
+    reports = write_reports(store, queued, watched.log.state, places.png.parent)
+    for path in [*write_results(results, places), *reports]:
         typer.echo(f"wrote {path}")
     best = next(iter(results.best_by_stratum().values()), None)
     show = f"{queued.id} {best.trial}" if best is not None else queued.id

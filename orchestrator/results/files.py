@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,16 +32,17 @@ def default_places(sweep: str, csv: Path | None, plot: Path | None) -> ResultPla
 
 
 def write_results(results: Results, places: ResultPlaces) -> list[Path]:
-    """Write the files; returns them. Raises OSError where a folder cannot be written."""
+    """Write the files; returns them. Raises OSError where a folder cannot be written.
+
+    A frontier is drawn of job kinds that have an L0.
+    """
     from orchestrator.results.frontier_page import frontier_html
     from orchestrator.results.frontier_plot import frontier_png
 
-    png = frontier_png(results)
-    contents: Mapping[Path | None, bytes] = {
-        places.csv: results_csv(results).encode(),
-        places.png: png,
-        places.html: frontier_html(results, png).encode(),
-    }
+    contents: dict[Path | None, bytes] = {places.csv: results_csv(results).encode()}
+    if "l0" in results.facts.metrics:
+        png = frontier_png(results)
+        contents |= {places.png: png, places.html: frontier_html(results, png).encode()}
     written = []
     for path, content in contents.items():
         if path is not None:

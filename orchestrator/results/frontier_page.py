@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from orchestrator.results.frontier_plot import subtitle
-from orchestrator.results.page import EXTRA_METRICS, how_it_ended, summary
+from orchestrator.results.page import extra_metrics, how_it_ended, summary
 from orchestrator.results.table import ResultRow, Results
 from orchestrator.view import cells
 
@@ -58,8 +58,8 @@ def _table(results: Results, rows: Sequence[ResultRow]) -> str:
         if any(name in row.config for row in rows)
     ]
     metric = results.facts.metric
-    extra = [(name, title) for name, title, _ in EXTRA_METRICS if name != metric]
-    head = ["trial", "state", *names, "tokens", metric, *(title for _, title in extra)]
+    extra = [(name, title) for name, title, _ in extra_metrics(results.facts)]
+    head = ["trial", "state", *names, results.facts.unit, metric, *(title for _, title in extra)]
     body = "".join(_row(results, row, names, [name for name, _ in extra]) for row in rows)
     return (
         '<div class="wide"><table><tr>'

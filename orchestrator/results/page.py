@@ -15,7 +15,7 @@ from orchestrator.store import Store
 from orchestrator.view import cells
 from orchestrator.view.columns import Column, table_lines
 from orchestrator.view.dashboard import SHORT_NAMES
-from orchestrator.view.facts import facts_of
+from orchestrator.view.facts import SweepFacts, facts_of
 from orchestrator.view.live import can_show_blocks
 from orchestrator.view.marks import MARKS, status_text
 
@@ -23,11 +23,19 @@ if TYPE_CHECKING:
     from orchestrator.queue import QueuedSweep
 
 ON_FRONTIER = "*"
+MOST_EXTRA_METRICS = 4
 EXTRA_METRICS = (
     ("l0", "L0", 2),
     ("dead_fraction", "dead", 5),
     ("ce_recovered", "CE rec.", 4),
 )
+
+
+def extra_metrics(facts: SweepFacts) -> Sequence[tuple[str, str, int]]:
+    """Metrics that get a column beside the one that decides: (name, title, who makes way first)."""
+    known = [each for each in EXTRA_METRICS if each[0] in facts.metrics]
+    known = known or [(name, name.replace("_", " "), 4) for name in facts.metrics]
+    return [each for each in known if each[0] != facts.metric][:MOST_EXTRA_METRICS]
 
 
 def results_lines(results: Results, width: int | None, *, ascii_only: bool = False) -> list[Text]:
@@ -59,7 +67,7 @@ def _columns(results: Results, rows: Sequence[ResultRow]) -> list[Column]:
         Column("trial", [Text(cells.one_line(row.trial), style="bold") for row in rows]),
         Column("state", [status_text(row.state) for row in rows]),
         *(_parameter_column(name, rows) for name in dict.fromkeys(names)),
-        Column("tokens", [cells.tokens(row.tokens) for row in rows], 3, right=True),
+        Column(results.facts.unit, [cells.tokens(row.tokens) for row in rows], 3, right=True),
         Column(
             cells.one_line(results.facts.metric),
             [Text(cells.number(results.value(row)), style="bold") for row in rows],
@@ -67,8 +75,7 @@ def _columns(results: Results, rows: Sequence[ResultRow]) -> list[Column]:
         ),
         *(
             Column(title, [_metric(row, name) for row in rows], rank, right=True)
-            for name, title, rank in EXTRA_METRICS
-            if name != results.facts.metric
+            for name, title, rank in extra_metrics(results.facts)
         ),
         Column("time", [cells.countdown(row.seconds or None) for row in rows], 7, right=True),
         Column("cost", [_cost(row) for row in rows], 8, right=True),
@@ -92,7 +99,7 @@ def _metric(row: ResultRow, name: str) -> str:
     value = row.metrics.get(name)
     if name.endswith("_fraction") or name.startswith("ce_recovered"):
         return cells.percent(value)
-    return cells.number(value, 1)
+    return cells.number(value, 1) if name == "l0" else cells.number(value)
 
 
 def how_it_ended(row: ResultRow) -> str:
@@ -121,8 +128,11 @@ def _best_lines(results: Results, width: int | None, ascii_only: bool) -> list[T
             [Text(cells.number(results.value(row)), style="bold") for row in best.values()],
             right=True,
         ),
-        Column("L0", [_metric(row, "l0") for row in best.values()], 1, right=True),
-        Column("CE rec.", [_metric(row, "ce_recovered") for row in best.values()], 2, right=True),
+        *(
+            Column(title, [_metric(row, name) for row in best.values()], 2, right=True)
+            for name, title, _ in extra_metrics(results.facts)
+            if name != "dead_fraction"
+        ),
         Column(
             "configuration",
             [cells.parameters(row.config, results.facts.searched) for row in best.values()],
@@ -142,7 +152,8 @@ def summary(results: Results) -> list[str]:
     total = sum(results.counts.values())
     seconds = sum(row.seconds for row in results.rows)
     money = sum(row.usd for row in results.rows)
-    spent = [f"{cells.tokens(results.spent_tokens)} SAE-tokens"]
+    unit = "SAE-tokens" if results.facts.job == "sae_train" else results.facts.unit
+    spent = [f"{cells.tokens(results.spent_tokens)} {unit}"]
     if results.full_tokens:
         spent[0] += f" of {cells.tokens(results.full_tokens)} for the full search"
     if results.saved:

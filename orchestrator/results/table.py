@@ -131,8 +131,13 @@ def results_of(facts: SweepFacts, state: SweepState) -> Results:
 
 
 def frontier_members(facts: SweepFacts, trials: Iterable[TrialState]) -> list[str]:
-    """Finished trials that no other of the same hook beats in L0 and metric at once."""
+    """Finished trials that no other of the same hook beats in L0 and metric at once.
+
+    None where the job kind has no L0.
+    """
     by_hook: dict[Any, dict[str, Point]] = {}
+    if "l0" not in facts.metrics:
+        return []
     for trial in trials:
         value = cells.known(trial.metrics.get(facts.metric))
         if trial.status != "finished" or value is None:

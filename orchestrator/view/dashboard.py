@@ -106,8 +106,8 @@ def _header(model: ViewModel, width: int) -> list[Text]:
     pieces = [Text.assemble(("saeq", "bold"), " ", (clock_time(model.now), "bright_black"))]
     pieces += [_machines(header), _labelled("slots", _slots(header))]
     pieces += [
-        _labelled("SAE tokens", cells.rate(header.sae_tokens_per_second)),
-        _labelled("LM tokens", cells.rate(header.lm_tokens_per_second)),
+        _labelled(header.unit, cells.rate(header.units_per_second)),
+        *_language_model(header),
         _labelled("spent", _money(header)),
         _labelled("ETA", cells.duration(header.eta_s)),
     ]
@@ -115,6 +115,12 @@ def _header(model: ViewModel, width: int) -> list[Text]:
         silent = f"no word for {cells.duration(header.silent_s)}"
         pieces.append(Text(silent, style="bold yellow"))
     return flowed(pieces, width)
+
+
+def _language_model(header: Header) -> list[Text]:
+    if header.unit != "SAE tokens":
+        return []
+    return [_labelled("LM tokens", cells.rate(header.lm_tokens_per_second))]
 
 
 def _labelled(label: str, value: str) -> Text:
@@ -265,10 +271,19 @@ def _running_columns(
         _progress(rows, bar_width, ascii_only),
         Column(metric, [Text(cells.number(r.value), style="bold") for r in rows], right=True),
         Column("", curves, 6),
-        Column("L0", [cells.number(row.l0, 1) for row in rows], 4, right=True),
-        Column("dead", [cells.percent(row.dead_fraction) for row in rows], 7, right=True),
+        *_sae_columns(rows),
         Column("next rung", [_next_rung(row, ascii_only) for row in rows], 5),
         Column("ETA", [_trial_eta(row) for row in rows], 2, right=True),
+    ]
+
+
+def _sae_columns(rows: Sequence[RunningRow]) -> list[Column]:
+    """What only SAEs have."""
+    if all(row.unit != "tokens" for row in rows):
+        return []
+    return [
+        Column("L0", [cells.number(row.l0, 1) for row in rows], 4, right=True),
+        Column("dead", [cells.percent(row.dead_fraction) for row in rows], 7, right=True),
     ]
 
 
@@ -298,7 +313,10 @@ def _progress(rows: Sequence[RunningRow], bar_width: int, ascii_only: bool) -> C
         bar = cells.progress_bar(row.tokens, row.total_tokens, bar_width, ascii_only=ascii_only)
         total = "" if shared else f"/{cells.tokens(row.total_tokens or None)}"
         texts.append(Text.assemble((bar, "cyan"), f" {cells.tokens(row.tokens)}{total}"))
-    return Column(f"of {shared} tok" if shared else "tokens", texts)
+    units = {row.unit for row in rows}
+    unit = units.pop() if len(units) == 1 else "done"
+    short = "tok" if unit == "tokens" else unit
+    return Column(f"of {shared} {short}" if shared else unit, texts)
 
 
 def _next_rung(row: RunningRow, ascii_only: bool) -> str:

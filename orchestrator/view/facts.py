@@ -29,7 +29,11 @@ class SweepFacts:
     """A sweep as it was asked for."""
 
     id: str
-    job: str = ""
+    job: str = "sae_train"
+    unit: str = "tokens"
+    """What a trial's progress is counted in."""
+    metrics: tuple[str, ...] = ("fvu", "l0", "dead_fraction", "ce_recovered")
+    """All that its trials may report, in the order of the job kind."""
     num_trials: int = 0
     metric: str = "fvu"
     direction: Literal["min", "max"] = "min"
@@ -71,6 +75,8 @@ def facts_of(queued: QueuedSweep) -> SweepFacts:
     return SweepFacts(
         id=queued.id,
         job=spec.job,
+        unit=spec.kind.unit,
+        metrics=tuple(m.name for m in (*spec.kind.metrics, *spec.kind.final_metrics)),
         num_trials=spec.trials,
         metric=spec.metric,
         direction=spec.direction,

@@ -176,7 +176,7 @@ def _summary_line(model: ViewModel) -> Text:
             f"{clock_time(model.now)} {bar.id}: {bar.status}, {bar.num_ended} of "
             f"{bar.num_trials} done ({counts})",
             f"best {bar.metric} {cells.number(bar.best)}",
-            f"SAE tokens {cells.rate(model.header.sae_tokens_per_second)}",
+            f"{model.header.unit} {cells.rate(model.header.units_per_second)}",
             f"spent {_spent(model)}",
             *([f"budget {', '.join(bar.budget.parts)}"] if bar.budget.parts else []),
             f"ETA {cells.duration(bar.eta_s)}",

@@ -28,7 +28,9 @@ class Header:
     num_gpus: float | None
     slots: int | None
     busy_slots: int
-    sae_tokens_per_second: float | None
+    unit: str
+    """What is counted by the second: `SAE tokens`, `epochs`, or `steps` of several kinds."""
+    units_per_second: float | None
     lm_tokens_per_second: float | None
     spent_usd: float | None
     spent_is_estimate: bool
@@ -68,6 +70,7 @@ class RunningRow:
 
     sweep: str
     trial: str
+    unit: str
     parameters: Mapping[str, str]
     """Architecture first, then what was searched, as text."""
     place: str
@@ -202,7 +205,8 @@ def _header(sweeps: Watched, bars: Sequence[SweepBar], now: float) -> Header:
         num_gpus=_machines(drivers, "num_gpus") if drivers else None,
         slots=sum(driver.slots for driver in drivers) if drivers else None,
         busy_slots=len(running),
-        sae_tokens_per_second=pace.total_rate(running),
+        unit=_unit(sweeps),
+        units_per_second=pace.total_rate(running),
         lm_tokens_per_second=pace.language_model_rate(running),
         spent_usd=_spent(sweeps),
         spent_is_estimate=any(
@@ -212,6 +216,11 @@ def _header(sweeps: Watched, bars: Sequence[SweepBar], now: float) -> Header:
         eta_s=max((bar.eta_s for bar in bars if bar.eta_s is not None), default=None),
         silent_s=min((s for s in silences if s is not None), default=None) if all_silent else None,
     )
+
+
+def _unit(sweeps: Watched) -> str:
+    units = {"SAE tokens" if f.job == "sae_train" else f.unit for f, _ in sweeps}
+    return units.pop() if len(units) == 1 else "SAE tokens" if not units else "steps"
 
 
 def _machines(drivers: Sequence[DriverStarted], what: str) -> float:
@@ -233,6 +242,7 @@ def _running_row(facts: SweepFacts, state: SweepState, trial: TrialState, now: f
     next_rung = facts.next_rung(trial.tokens, trial.total_tokens)
     newest = _newest_cutoff(facts, state, trial, next_rung)
     return RunningRow(
+        unit=facts.unit,
         sweep=facts.id,
         trial=trial.id,
         parameters=cells.parameter_texts(trial.config, facts.searched),

@@ -47,7 +47,7 @@ def _facts(spec: SweepSpec, plan: Plan) -> Table:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("search", f"{spec.search.sampler}, seed {spec.search.seed}")
-    grid.add_row("tokens", _tokens(plan))
+    grid.add_row(spec.kind.unit, _tokens(plan))
     grid.add_row("stopping", _stopping(spec, plan))
     grid.add_row("memory", _memory(plan))
     if plan.trust_remote_code:
@@ -72,7 +72,7 @@ def _stopping(spec: SweepSpec, plan: Plan) -> str:
         return f"{plan.scheduler}: every trial runs to its end"
     rungs = ", ".join(format_rounded(rung) for rung in plan.rungs)
     strata = f" within equal {', '.join(spec.strata)}" if spec.strata else " over the whole sweep"
-    return f"{plan.scheduler} on {spec.metric} at {rungs} tokens,{strata}"
+    return f"{plan.scheduler} on {spec.metric} at {rungs} {spec.kind.unit},{strata}"
 
 
 def _memory(plan: Plan) -> str:

@@ -138,7 +138,7 @@ def test_what_is_not_known_is_a_dash(tmp_path: Path) -> None:
     sweep.begin(usd_per_hour=0.0)
     sweep.suggest(0, config(0))
     model = model_of(sweep)
-    assert model.header.sae_tokens_per_second is None
+    assert model.header.units_per_second is None
     assert model.header.eta_s is None
     text = text_of(model, 120)
     assert "SAE tokens -" in text
@@ -152,7 +152,7 @@ def test_rates_and_etas_come_from_measurements(tmp_path: Path) -> None:
     trial = sweep.suggest(0, config(0))
     sweep.report(trial, config(0), falling(0.3, 32_000))  # four reports of 8k, 2 s each
     model = model_of(sweep)
-    assert model.header.sae_tokens_per_second == pytest.approx(4000)
+    assert model.header.units_per_second == pytest.approx(4000)
     assert model.header.lm_tokens_per_second == 2840
     assert model.running[0].eta_s == pytest.approx(8)
     assert model.header.eta_s == pytest.approx(8)
