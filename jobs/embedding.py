@@ -8,16 +8,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from jobs.kind import Config, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from steering.styles.encoder_memory import encoder_bytes
 from steering.styles.encoders import EncoderSpec
+from steering.styles.row_count import planned_bytes
 from steering.styles.rows import RowsSpec
 
 Aggregator = Literal["mean", "median", "trimmed", "medoid"]
 Distance = Literal["euclidean", "squared", "cosine"]
+LoraTargets = Literal["query_value", "attention", "all_linear"] | tuple[str, ...]
 
-FEATURE_BYTES = 512 * 2**20
-"""Planned for a table's features, once a device: what is exact is known when they are there."""
 TRIAL_BYTES = 64 * 2**20
+"""Of a head with its optimizer."""
+FOR_WHOLE = ("encoder_lr",)
+FOR_LORA = ("encoder_lr", "lora_r", "lora_alpha", "lora_dropout", "lora_targets")
 
 
 class SplitConfig(BaseModel):
@@ -50,8 +54,6 @@ class EmbeddingSetup(BaseModel):
     """Length of a trial: how often every row was an anchor; the unit of rungs and reports."""
     split: SplitConfig = SplitConfig()
     """How rows are dealt out, by whole items."""
-    centroid: Aggregator = "mean"
-    """How a group's place is found from its rows: mean, median, trimmed or medoid."""
     parents: Mapping[str, str] = {}
     """A group's parent, such as {physicist: natural scientist}, for hierarchical accuracy."""
     catalogue: str | None = None
@@ -89,6 +91,19 @@ class _Trained(BaseModel):
     """Decoupled weight decay."""
     batch: int = Field(default=256, gt=1)
     """Triplets, or samples of a batch for mining."""
+    centroid: Aggregator = "mean"
+    """How a group's place is found from its rows: mean, median, trimmed or medoid."""
+    encoder_lr: float = Field(default=5e-5, gt=0)
+    """Learning rate of a tuned encoder. Whole: 1e-5 to 5e-5 (Devlin et al. 2019, appendix A.3);
+    LoRA: 1e-4 to 1e-3 (Hu et al. 2021, appendix D)."""
+    lora_r: int = Field(default=8, gt=0)
+    """Rank of LoRA's additions."""
+    lora_alpha: float = Field(default=16.0, gt=0)
+    """Over lora_r it is their scale: a larger one acts like a larger learning rate."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the additions' inputs set to zero in training."""
+    lora_targets: LoraTargets = "attention"
+    """Where they go: query_value, attention, all_linear, or ends of module names."""
     seed: int = Field(default=0, ge=0)
     """Of the initial weights and of what is drawn: search it to see the spread."""
 
@@ -157,7 +172,7 @@ _LOSS_DEPENDS_ON = ("loss", "distance", "margin", "temperature", "pool", "batch"
 
 
 class Embedding(JobKind):
-    """One trial is one head over features that all trials share."""
+    """One trial is one head over features that all trials share, or over an encoder of its own."""
 
     name = "embedding"
     artefact_kind = "embedding"
@@ -203,6 +218,7 @@ class Embedding(JobKind):
         ),
     )
     default_metric = "macro_accuracy"
+    leaves_reports: ClassVar[bool] = True
 
     def parameters(self) -> Mapping[str | None, type[BaseModel]]:
         models: Sequence[type[BaseModel]] = (
@@ -220,8 +236,7 @@ class Embedding(JobKind):
         return ()  # the objective is the same for all
 
     def check(self, setup: Any, config: Config) -> list[str]:
-        del setup
-        faults = []
+        faults = _tuning_faults(setup.encoder.tune, config)
         if config.get("distance") == "cosine" and config.get("margin", 0) >= 2:
             faults.append(
                 f"margin={config['margin']} with cosine distance, which is at most 2, pulls "
@@ -252,18 +267,42 @@ class Embedding(JobKind):
         return int(setup.epochs)
 
     def footprint(self, setup: Any, config: Config) -> Footprint:
-        del setup, config
+        model = self.parameters()[config.get("loss", "triplet")]
+        values = model.model_validate(config).model_dump()
+        needs = encoder_bytes(setup.encoder, lora_r=values["lora_r"])
         return Footprint(
-            trial_bytes=TRIAL_BYTES,
-            shared_bytes=FEATURE_BYTES,
+            trial_bytes=TRIAL_BYTES + needs.trial_bytes,
+            shared_bytes=planned_bytes(setup.data, needs.width) + needs.once_bytes,
             shared_flop_per_token=0.0,
             trial_flop_per_token=0.0,
         )
+
+    def write_report(
+        self, setup: Any, trials: Sequence[FinishedTrial], folder: Path
+    ) -> Sequence[Path]:
+        from steering.styles.sweep_report import TrialLine, write_sweep_report
+
+        del setup
+        lines = [TrialLine(one.trial, one.config, one.metrics) for one in trials]
+        return write_sweep_report(lines, self.default_metric, folder)
 
     def runner(self, context: TrialContext) -> TrialRunner:
         from jobs.runners.embedding import EmbeddingRunner
 
         return EmbeddingRunner(context)
+
+
+def _tuning_faults(tune: str, config: Config) -> list[str]:
+    """Parameters of a tuning that the encoder does not get."""
+    serves = {"frozen": (), "whole": FOR_WHOLE, "lora": FOR_LORA}[tune]
+    idle = [name for name in FOR_LORA if name in config and name not in serves]
+    if not idle:
+        return []
+    way_out = "lora" if any(name.startswith("lora_") for name in idle) else "whole"
+    return [
+        f"{', '.join(idle)}: without effect, as the encoder is tune: {tune}; set encoder: {{tune: "
+        f"{way_out}}}, or leave it out"
+    ]
 
 
 def _matches(pattern: str) -> list[str]:

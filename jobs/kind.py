@@ -87,6 +87,8 @@ class TrialContext:
     """Physical devices that Ray gave to the trial; empty on a machine without GPUs."""
     inputs: tuple[InputArtefact, ...] = ()
     """What the sweep `needs` of other sweeps, in the order of its sweep file."""
+    metric: str = ""
+    """By which the sweep's trials are compared; empty where nobody said."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from jobs._sae_footprint import footprint
+from jobs.input_files import missing_files
 from jobs.kind import Config, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from jobs.splits import SplitConfig
 from jobs.units import Bytes, Tokens, format_tokens
 from sae.architectures import ArchitectureConfig, parse_architecture
 from sae.hooks import UnknownHook, check_hook
@@ -17,10 +19,28 @@ from sae.model_shapes import known_shapes
 from sae.sources import open_source
 from sae.stream_errors import BadData, BadModel
 from sae.stream_spec import CacheSpec, DataSpec, ModelSpec, StreamSpec
+from steering.probes.data import LabelledSpec
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+class SaeProbeConfig(BaseModel):
+    """How useful an SAE's latents are to a k-sparse probe, beside how well it reconstructs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    data: LabelledSpec
+    """Labelled text, such as {files: reviews.jsonl, text: body, label: toxic}."""
+    k: int = Field(default=16, ge=1, le=512)
+    """Latents that a probe may use."""
+    pooling: Literal["last", "mean", "max"] = "mean"
+    """Over a text's tokens."""
+    max_tokens: int = Field(default=128, ge=2)
+    """Longer texts are cut, BOS counted."""
+    split: SplitConfig = SplitConfig(shares=(0.7, 0.05, 0.25))
+    """How texts are dealt out, by whole items; what is held out to choose C is of train."""
 
 
 class EvaluationConfig(BaseModel):
@@ -30,6 +50,8 @@ class EvaluationConfig(BaseModel):
 
     ce_tokens: Tokens = 2048
     """Held-out tokens over which the loss recovered in the model is measured."""
+    probe: SaeProbeConfig | None = None
+    """Labelled text that each finished SAE is probed with: the final metric `probe_auroc`."""
 
 
 class CacheConfig(CacheSpec):
@@ -134,6 +156,7 @@ class SaeTrain(JobKind):
         _metric("ce_mean", None, "cross-entropy with the mean activation in place, nats"),
         _metric("kl_sae", "min", "KL of the clean predictions from the reconstructed, nats"),
         _metric("kl_zero", None, "KL of the clean predictions from the zeroed, nats"),
+        _metric("probe_auroc", "max", "test AUROC of k-sparse probes, with evaluation.probe"),
     )
     """Measured once, when a trial has finished: nothing can be stopped early by them."""
     default_metric = "fvu"
@@ -199,6 +222,9 @@ class SaeTrain(JobKind):
                 open_source(setup.data).check()
             except BadData as error:
                 faults.append((("data", "files"), str(error)))
+        if setup.evaluation.probe is not None:
+            at = ("evaluation", "probe", "data", "files")
+            faults += missing_files(setup.evaluation.probe.data.files, at)
         return faults
 
     def check(self, setup: SaeTrainSetup, config: Config) -> list[str]:

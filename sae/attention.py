@@ -5,7 +5,7 @@ A torch module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -28,6 +28,7 @@ def load_with_attention(
     asked: Literal["auto"] | Attention,
     dtype: torch.dtype,
     device: torch.device,
+    loader: Callable[..., Any] = AutoModelForCausalLM.from_pretrained,
 ) -> tuple[Any, str]:
     """Load a model; where its attention cannot be had, with the next one.
 
@@ -36,18 +37,20 @@ def load_with_attention(
         asked: `auto` leaves the choice to transformers: sdpa wherever it computes the same, and not
             for models whose attention scores are soft-capped (Gemma 2).
         device: where the model will run.
+        loader: `from_pretrained` of another class than the one with a language model's head.
 
     Returns the model, on the CPU, and a line about what was asked for and is not used, or "".
     Raises what `from_pretrained` raises for a model that cannot be loaded at all.
     """
     if asked == "auto":
-        return AutoModelForCausalLM.from_pretrained(**origin, dtype=dtype), ""
+        return loader(**origin, dtype=dtype), ""
     refusals: list[str] = []
     for attention in _from(asked):
         refusal = _refusal(attention, dtype, device)
         if not refusal:
             try:
-                model = _load(origin, attention, dtype)
+                name = IMPLEMENTATIONS[attention]
+                model = loader(**origin, dtype=dtype, attn_implementation=name)
             except (ValueError, ImportError) as error:
                 if attention == "eager":
                     raise
@@ -88,11 +91,6 @@ def _line(asked: str, used: str, refusals: Sequence[str]) -> str:
 def _words(error: Exception) -> str:
     """Of a long message the first sentence."""
     return " ".join(str(error).split()).partition(". ")[0]
-
-
-def _load(origin: Mapping[str, Any], attention: Attention, dtype: torch.dtype) -> Any:
-    name = IMPLEMENTATIONS[attention]
-    return AutoModelForCausalLM.from_pretrained(**origin, dtype=dtype, attn_implementation=name)
 
 
 def _from(asked: Attention) -> list[Attention]:

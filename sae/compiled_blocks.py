@@ -7,7 +7,8 @@ and could not be left in the middle of a pass.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -58,9 +59,21 @@ class CompiledBlocks:
         """Put a block back to how it was if the module at `path` is inside it, to be hooked."""
         for block_path, block in list(self._block_by_path.items()):
             if path.startswith(f"{block_path}."):
-                del block.forward  # the class's own again
+                vars(block).pop("forward", None)  # the class's own again; paused, it is already
                 del self._block_by_path[block_path]
                 logger.info("%s is not compiled: it is hooked inside, at %s", block_path, path)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Blocks as they are: for passes whose shapes change all the time."""
+        forwards = {path: block.forward for path, block in self._block_by_path.items()}
+        for block in self._block_by_path.values():
+            del block.forward
+        try:
+            yield
+        finally:
+            for path, block in self._block_by_path.items():
+                block.forward = forwards[path]
 
     def run(self, a_pass: Callable[[], T]) -> T:
         """Run a pass over the model.
@@ -84,7 +97,7 @@ class CompiledBlocks:
 
     def _put_back(self) -> None:
         for block in self._block_by_path.values():
-            del block.forward
+            vars(block).pop("forward", None)
         self._block_by_path = {}
 
 

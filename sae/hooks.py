@@ -1,7 +1,9 @@
 """Names of hook points: aliases such as `blocks.8.hook_resid_post` to modules of the model.
 
-A hook is the output of a module. For the residual stream that is a block; `resid_pre.N` is the
-output of block N-1 (for N = 0 of the embedding).
+A hook is the output of a module, or with `:input` behind its path what goes into it. For the
+residual stream the module is a block; `resid_pre.N` is the output of block N-1, and for N = 0 of
+the embedding, or where no module's output surely is that, the input of block 0. So reading at
+`resid_pre.N` and writing there, or at `resid_post.N-1`, are about the very same numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +26,11 @@ __all__ = [
     "hook_width",
     "layer_of",
     "resolve_hook",
+    "split_input",
 ]
+
+INPUT = ":input"
+"""Behind a module path: what goes into the module, not what comes out of it."""
 
 ALIAS_NAMES = ("resid_pre", "resid_post", "attn_out", "mlp_out")
 _ALIAS = re.compile(r"^(?:blocks\.(\d+)\.hook_(\w+)|(\w+)\.(\d+))$")
@@ -40,7 +46,8 @@ class Layout:
     attn_out: str
     mlp_out: str
     embedding: str | None
-    """The module whose output enters block 0; None if no module's output surely does."""
+    """The module whose output enters block 0; None where some versions of a family scale it
+    outside of any module: then block 0's input is taken."""
 
 
 # Post-norm families add the *normed* output of a sublayer to the residual stream; that is what
@@ -78,7 +85,7 @@ def resolve_hook(hook: str, family: str, module_names: Collection[str]) -> str:
 
     Raises UnknownHook with the nearest names.
     """
-    if hook in module_names and hook:
+    if hook and split_input(hook)[0] in module_names:
         return hook
     alias = _parse_alias(hook)
     if alias is None:
@@ -86,8 +93,8 @@ def resolve_hook(hook: str, family: str, module_names: Collection[str]) -> str:
     layout = _layout(hook, family)
     blocks = next((path for path in layout.blocks if path in module_names), layout.blocks[0])
     num_layers = sum(1 for name in module_names if re.fullmatch(re.escape(blocks) + r"\.\d+", name))
-    path = _module_path(hook, *alias, layout, blocks, family, num_layers)
-    if path not in module_names:
+    path = _module_path(hook, *alias, layout, blocks, num_layers)
+    if split_input(path)[0] not in module_names:
         raise UnknownHook(_no_such_module(path, module_names))
     return path
 
@@ -106,7 +113,7 @@ def check_hook(hook: str, shape: ModelShape | None) -> None:
     if alias is not None:
         layout = _layout(hook, shape.family)
         blocks = layout.blocks[0]
-        _module_path(hook, *alias, layout, blocks, shape.family, shape.num_layers)
+        _module_path(hook, *alias, layout, blocks, shape.num_layers)
         return
     known = LAYOUTS.get(shape.family)
     if known is None:
@@ -134,9 +141,10 @@ def layer_of(path: str) -> int | None:
     if alias is not None:
         what, layer = alias
         return layer - 1 if what == "resid_pre" else layer
-    match = _BLOCK.match(path)
+    module_path, is_input = split_input(path)
+    match = _BLOCK.match(module_path)
     if match:
-        return int(match[1])
+        return int(match[1]) - 1 if is_input and match.end() == len(module_path) else int(match[1])
     is_embedding = path in {layout.embedding for layout in LAYOUTS.values()}
     return -1 if is_embedding or "embed_tokens" in path or path.endswith(".wte") else None
 
@@ -148,9 +156,14 @@ def hook_width(hook: str, shape: ModelShape) -> int | None:
     layout = LAYOUTS.get(shape.family)
     if layout is None or layer_of(hook) is None:
         return None
-    inside = _BLOCK.sub("", hook, count=1)
+    inside = _BLOCK.sub("", split_input(hook)[0], count=1)
     plain = {"", layout.attn_out, layout.mlp_out, "mlp", "self_attn", "attn", "attention"}
     return shape.d_model if inside in plain or layer_of(hook) == -1 else None
+
+
+def split_input(path: str) -> tuple[str, bool]:
+    """The module of a resolved hook, and whether its input is meant instead of its output."""
+    return path.removesuffix(INPUT), path.endswith(INPUT)
 
 
 def _parse_alias(hook: str) -> tuple[str, int] | None:
@@ -187,7 +200,7 @@ def _layout(hook: str, family: str) -> Layout:
 
 
 def _module_path(
-    hook: str, what: str, layer: int, layout: Layout, blocks: str, family: str, num_layers: int
+    hook: str, what: str, layer: int, layout: Layout, blocks: str, num_layers: int
 ) -> str:
     if layer >= num_layers:
         raise UnknownHook(_no_such_layer(hook, layer, num_layers))
@@ -199,12 +212,7 @@ def _module_path(
         return f"{blocks}.{layer}.{layout.mlp_out}"
     if layer > 0:
         return f"{blocks}.{layer - 1}"
-    if layout.embedding is None:
-        raise UnknownHook(
-            f"hook {hook!r} has no module in a {family} model: the embedding is scaled before "
-            "block 0, in some versions outside of any module; use resid_post.0 or a later layer"
-        )
-    return layout.embedding
+    return layout.embedding or f"{blocks}.0{INPUT}"
 
 
 def _no_such_layer(hook: str, layer: int, num_layers: int) -> str:

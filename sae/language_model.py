@@ -7,8 +7,8 @@ V = vocabulary.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from threading import RLock
 from typing import Any, Self, TypeVar
@@ -20,8 +20,9 @@ from transformers import AutoTokenizer
 from sae.attention import IMPLEMENTATIONS, attention_of, leave_flash, load_with_attention
 from sae.capabilities import cannot_compile
 from sae.compiled_blocks import CompiledBlocks, CompilingFailed
-from sae.hooks import resolve_hook
+from sae.hooks import resolve_hook, split_input
 from sae.model_files import ModelFiles, cache_dir, find_model, quiet_transformers
+from sae.module_hooks import See, attach
 from sae.stream_errors import OFFLINE_MODEL, BadModel, UnknownHook
 from sae.stream_spec import ModelSpec
 
@@ -155,17 +156,13 @@ class LanguageModel:
         missing = set(path_by_hook.values())
         found: dict[str, Tensor] = {}
 
-        def keep(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
-            del module, inputs
-            found[path] = _hidden_CTD(path, output)
+        def keep(path: str, acts_CTD: Tensor) -> None:
+            found[path] = acts_CTD
             missing.discard(path)
             if not missing:
                 raise _PassIsOver
 
-        with self.lock, ExitStack() as undo:
-            for path in sorted(missing):
-                module = self._module_to_hook(path)
-                undo.callback(module.register_forward_hook(partial(keep, path)).remove)
+        with self.hooked([(path, partial(keep, path)) for path in sorted(missing)]):
             self._run(partial(_run_until_over, self._body, tokens_CT.to(self.device)))
             if missing:
                 raise UnknownHook(
@@ -185,22 +182,47 @@ class LanguageModel:
 
         Returns [C, T, V] in the model's precision. Raises UnknownHook.
         """
-        edits = {self.path_of(hook): change for hook, change in (edit or {}).items()}
-
-        def replace(change: Edit, path: str, module: nn.Module, inputs: Any, output: Any) -> Any:
-            del module, inputs
-            old_CTD = _hidden_CTD(path, output)
-            new_CTD = change(old_CTD).to(old_CTD.dtype)
-            return (new_CTD, *output[1:]) if isinstance(output, tuple) else new_CTD
-
-        with self.lock, ExitStack() as undo:
-            for path, change in edits.items():
-                module = self._module_to_hook(path)
-                undo.callback(module.register_forward_hook(partial(replace, change, path)).remove)
-            inputs_CT = tokens_CT.to(self.device)
-            output = self._run(lambda: self.model(input_ids=inputs_CT, use_cache=False))
+        with self.hooked((edit or {}).items()):
+            output = self.forward(input_ids=tokens_CT.to(self.device), use_cache=False)
         logits_CTV: Tensor = output.logits
         return logits_CTV
+
+    @contextmanager
+    def hooked(self, functions: Iterable[tuple[str, See]]) -> Iterator[None]:
+        """Call functions in every pass within, with what is at their hooks; holds the lock.
+
+        Args:
+            functions: hooks, and what to call there with [C, T, D]; a tensor that is returned goes
+                on in its place. Several at one hook are called in this order, each with what the
+                one before left; those of an outer `hooked` come first.
+
+        Afterwards none of them is left on the model, whatever was raised. Raises UnknownHook.
+        """
+        with self.lock, ExitStack() as undo:
+            for hook, see in functions:
+                path, is_input = split_input(self.path_of(hook))
+                handle = attach(self._module_to_hook(path), path, see, is_input=is_input)
+                undo.callback(handle.remove)
+            yield
+
+    @torch.inference_mode()
+    def forward(self, **inputs: Any) -> Any:
+        """One pass of the whole model, given what its `forward` takes; returns what that returns.
+
+        Falls back where compiled blocks or flash attention turn out not to work.
+        """
+        with self.lock:
+            return self._run(lambda: self.model(**inputs))
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Blocks run as they are within: where each pass has another shape, compiling costs more
+        than it gives. Holds the lock.
+        """
+        with self.lock, ExitStack() as undo:
+            if self._compiled is not None:
+                undo.enter_context(self._compiled.paused())
+            yield
 
     def try_out(self, num_contexts: int, context: int, hooks: Sequence[str]) -> None:
         """Run a pass of that shape, if something may turn out not to work: then it falls back now.
@@ -299,13 +321,3 @@ def _load(
 def _run_until_over(body: Any, tokens_CT: Tensor) -> None:
     with suppress(_PassIsOver):
         body(input_ids=tokens_CT, use_cache=False)
-
-
-def _hidden_CTD(path: str, output: Any) -> Tensor:
-    hidden = output[0] if isinstance(output, tuple) else output
-    if not isinstance(hidden, Tensor) or hidden.ndim != 3:
-        raise UnknownHook(
-            f"module {path!r} does not give one vector a token; hook a block, or its attention "
-            "or MLP"
-        )
-    return hidden

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sae.activation_source import ActivationSource, HookedLanguageModel
 from sae.downstream import num_contexts_for
+from sae.hooks import UnknownHook, split_input
 
 DEFAULT_CE_TOKENS = 512
 """Kept tokens for sae_lens's cross-entropy, which costs three whole forward passes."""
@@ -60,6 +61,11 @@ def proxy_model(language_model: HookedLanguageModel, hook: str) -> Iterator[Held
     `HookedProxyLM` registers its forward hooks for good and drops their handles.
     """
     path = language_model.path_of(hook)
+    if split_input(path)[1]:
+        raise UnknownHook(
+            f"hook {hook!r} is the input of a module in this model, and sae_lens's evaluation can "
+            "hook outputs alone; use the project's own metrics for it"
+        )
     module = language_model.model.get_submodule(path)
     with language_model.lock:
         before = set(module._forward_hooks)

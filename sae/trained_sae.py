@@ -1,56 +1,25 @@
 """A finished SAE, wherever it comes from: our own folders, SAELens releases, Gemma Scope files.
 
-A torch module. Shape suffixes: N = activations, D = d_in, F = d_sae.
+Imports torch when it loads one. Shape suffixes: N = activations, D = d_in, F = d_sae.
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, model_validator
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+from sae.sae_spec import BadSae, SaeSpec
 
 __all__ = ["BadSae", "SaeSpec", "TrainedSae", "load_sae"]
-
-
-class BadSae(ValueError):
-    """An SAE that cannot be had, or not be used as it is."""
-
-
-class SaeSpec(BaseModel):
-    """Where a finished SAE is; exactly one of folder and release."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    folder: str | None = None
-    """A SAELens folder (cfg.json, sae_weights.safetensors), or Gemma Scope's with params.npz."""
-    release: str | None = None
-    """A release that sae_lens knows, such as gemma-scope-2b-pt-res-canonical."""
-    id: str | None = None
-    """Of one SAE of the release, such as layer_12/width_16k/canonical."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.folder is None) == (self.release is None):
-            raise ValueError(
-                f"give exactly one of folder and release; got folder={self.folder!r}, "
-                f"release={self.release!r}"
-            )
-        if (self.release is None) != (self.id is None):
-            raise ValueError(
-                f"release and id name one SAE together; got release={self.release!r}, "
-                f"id={self.id!r}"
-            )
-        return self
-
-    @property
-    def label(self) -> str:
-        """How a person would call it."""
-        return self.folder or f"{self.release}/{self.id}"
 
 
 class TrainedSae:
@@ -89,6 +58,25 @@ class TrainedSae:
         return None if name is None else str(name)
 
     @property
+    def normalization(self) -> str:
+        """What is done to each activation before it is encoded: none, layer_norm, ..."""
+        return str(self.sae.cfg.normalize_activations)
+
+    @property
+    def needs_input_scale(self) -> bool:
+        """Whether it was trained on activations divided by a constant that its files do not say."""
+        return self.normalization == "expected_average_only_in"
+
+    def with_input_scale(self, scale: float) -> Self:
+        """A copy that takes raw activations, where this one was trained on `scale` times them.
+
+        Latents stay in the SAE's own units; decoder rows are in raw units afterwards.
+        """
+        folded = copy.deepcopy(self.sae)
+        folded.fold_activation_norm_scaling_factor(scale)
+        return type(self)(folded, self.label)
+
+    @property
     def W_dec_FD(self) -> Tensor:
         """Decoder rows."""
         rows_FD: Tensor = self.sae.W_dec.detach()
@@ -100,21 +88,47 @@ class TrainedSae:
         bias_D: Tensor = self.sae.b_dec.detach()
         return bias_D
 
-    @torch.no_grad()
     def encode(self, x_ND: Tensor) -> Tensor:
         """Latents [N, F], non-negative, of raw activations [N, D]."""
-        latents_NF: Tensor = self.sae.encode(x_ND.to(self.W_dec_FD))
+        import torch
+
+        with torch.no_grad():
+            latents_NF: Tensor = self.sae.encode(x_ND.to(self.W_dec_FD))
         return latents_NF
 
-    @torch.no_grad()
     def decode(self, latents_NF: Tensor) -> Tensor:
-        """Reconstructions [N, D] of latents [N, F]."""
-        x_ND: Tensor = self.sae.decode(latents_NF)
+        """Reconstructions [N, D] of latents [N, F].
+
+        Where each activation is normalised (`normalization`), of those that were encoded last.
+        """
+        import torch
+
+        with torch.no_grad():
+            x_ND: Tensor = self.sae.decode(latents_NF)
         return x_ND
 
 
 def load_sae(spec: SaeSpec, device: str | torch.device = "cpu") -> TrainedSae:
     """Load a finished SAE. Raises BadSae with what is missing and what to do."""
+    found = _load(spec, device)
+    if found.normalization not in _NORMALIZATIONS:
+        raise BadSae(
+            f"{found.label} expects activations under {found.normalization}, which is not folded "
+            f"into its weights; fold it with sae_lens, or take an SAE with one of "
+            f"{', '.join(_NORMALIZATIONS)}"
+        )
+    if found.sae.cfg.reshape_activations != "none":
+        raise BadSae(
+            f"{found.label} reads the outputs of attention heads ({found.hook}), which no hook "
+            "gives; take an SAE of the residual stream, an attention output or an MLP output"
+        )
+    return found
+
+
+_NORMALIZATIONS = ("none", "layer_norm", "constant_norm_rescale", "expected_average_only_in")
+
+
+def _load(spec: SaeSpec, device: str | torch.device) -> TrainedSae:
     if spec.folder is None:
         return _from_release(spec, str(device))
     folder = Path(spec.folder)
@@ -149,13 +163,15 @@ def _from_release(spec: SaeSpec, device: str) -> TrainedSae:
 
 def _from_npz(folder: Path, device: str) -> Any:
     """Gemma Scope's own files: f = (z > threshold) * relu(z), z = x W_enc + b_enc."""
+    import torch
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 
     with np.load(folder / "params.npz") as file:
-        missing = {"W_enc", "W_dec", "b_enc", "b_dec", "threshold"} - set(file.files)
+        missing = set(_NPZ_NAMES) - set(file.files)
         if missing:
             raise BadSae(f"{folder}/params.npz lacks {', '.join(sorted(missing))}; fetch it again")
-        weights = {name: torch.from_numpy(file[name]).float() for name in file.files}
+        weights = {name: torch.from_numpy(file[name]).float() for name in _NPZ_NAMES}
+    _check_shapes(folder, weights)
     d_in, d_sae = weights["W_enc"].shape
     config = JumpReLUSAEConfig(
         d_in=d_in,
@@ -164,6 +180,41 @@ def _from_npz(folder: Path, device: str) -> Any:
         apply_b_dec_to_input=False,
         normalize_activations="none",
     )
+    for name, value in _said_by_path(folder).items():
+        config.metadata[name] = value
     sae = JumpReLUSAE(config)
     sae.load_state_dict(weights)
     return sae.to(device).eval()
+
+
+_NPZ_NAMES = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+_RELEASE = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp)\b")
+_LAYER = re.compile(r"layer_(\d+)")
+_SITES = {"res": "resid_post", "mlp": "mlp_out"}
+
+
+def _check_shapes(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    d_in, d_sae = weights["W_enc"].shape
+    expected = {"W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,), "threshold": (d_sae,)}
+    for name, shape in expected.items():
+        if tuple(weights[name].shape) != shape:
+            raise BadSae(
+                f"{folder}/params.npz: {name} has shape {list(weights[name].shape)}, and with "
+                f"W_enc of {[d_in, d_sae]} it must have {list(shape)}; fetch it again"
+            )
+
+
+def _said_by_path(folder: Path) -> dict[str, str]:
+    """Model and hook, where the folder lies as in Gemma Scope's repositories; the file says none.
+
+    Of `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`.
+    """
+    text = folder.absolute().as_posix()
+    release, layer = _RELEASE.search(text), _LAYER.search(text)
+    said: dict[str, str] = {}
+    if release is not None:
+        size, tuning, site = release.groups()
+        said["model_name"] = f"google/gemma-2-{size}" + ("-it" if tuning == "it" else "")
+        if layer is not None:
+            said["hook_name"] = f"{_SITES[site]}.{layer[1]}"
+    return said

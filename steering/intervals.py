@@ -37,7 +37,7 @@ class Interval:
 
 def interval_of(
     statistic: Callable[[Array], float],
-    units: Sequence[Any],
+    units: Sequence[Any] | Array,
     *,
     seed: int = 0,
     confidence: float = 0.95,
@@ -79,7 +79,7 @@ def interval_of(
 
 def mean_interval(
     values: Sequence[float] | Array,
-    units: Sequence[Any] | None = None,
+    units: Sequence[Any] | Array | None = None,
     *,
     seed: int = 0,
     confidence: float = 0.95,
@@ -97,7 +97,7 @@ def mean_interval(
 def paired_interval(
     first: Sequence[float] | Array,
     second: Sequence[float] | Array,
-    units: Sequence[Any] | None = None,
+    units: Sequence[Any] | Array | None = None,
     *,
     seed: int = 0,
     confidence: float = 0.95,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.kind import Finished, Progress, SweepUnusable, TrialContext, TrialRunner
+from sae.sae_spec import BadSae
 from sae.stream_errors import StreamError
-from sae.trained_sae import BadSae
 from steering.errors import BadSteeringInput
 
 __all__ = ["InProcessRunner"]

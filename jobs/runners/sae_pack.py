@@ -36,6 +36,8 @@ class SaePackRunner(TrialRunner):
         self._spec = kind.stream_spec(setup, context.device)
         self._config = kind.architecture(setup, context.config)
         self._ce_tokens = setup.evaluation.ce_tokens
+        probe = setup.evaluation.probe
+        self._probe = None if probe is None else probe.model_dump(mode="json")
         self._total = kind.total_tokens(setup, context.config)
         self._member = f"{context.sweep}/{context.trial}/{id(self):x}"
         self._pack: Any = None
@@ -76,7 +78,9 @@ class SaePackRunner(TrialRunner):
         return int(self._answer(self._pack.save.remote(self._member, str(folder))))
 
     def finish(self, folder: Path) -> Finished:
-        report = self._answer(self._pack.finish.remote(self._member, str(folder), self._ce_tokens))
+        report = self._answer(
+            self._pack.finish.remote(self._member, str(folder), self._ce_tokens, self._probe)
+        )
         record = report["record"]
         lineage = {"stream": record["stream"], "segments": record["segments"], "parents": []}
         return Finished(kind="sae", **{**report, "record": {**record, "lineage": lineage}})

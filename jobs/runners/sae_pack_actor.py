@@ -22,6 +22,7 @@ import ray
 from jobs.runners.draining import this_node_drains
 from jobs.runners.output import RecentOutput, keep_output, said_for
 from sae.stream_errors import StreamError
+from steering.errors import BadSteeringInput
 
 if TYPE_CHECKING:
     from sae.pack import Pack
@@ -234,16 +235,33 @@ class SaePackActor:
 
         return self._guarded(work, member)
 
-    def finish(self, member: str, folder: str, ce_tokens: int) -> Answer:
-        """Export, load back and measure; answers {"metrics", "record", "busy_seconds"}."""
+    def finish(
+        self, member: str, folder: str, ce_tokens: int, probe: dict[str, Any] | None = None
+    ) -> Answer:
+        """Export, load back and measure; answers {"metrics", "record", "busy_seconds"}.
+
+        Args:
+            probe: `SaeProbeConfig` as JSON, where the SAE is to be probed as well.
+        """
 
         def work() -> dict[str, Any]:
             assert self._pack is not None
             report = self._pack.finish(member, Path(folder), ce_tokens=ce_tokens)
-            seconds = self._seconds(member)
-            return {"metrics": report.metrics, "record": report.record, **seconds}
+            metrics = {**report.metrics, **self._probed(member, Path(folder), probe)}
+            return {"metrics": metrics, "record": report.record, **self._seconds(member)}
 
         return self._guarded(work, member)
+
+    def _probed(self, member: str, folder: Path, probe: dict[str, Any] | None) -> dict[str, float]:
+        if probe is None:
+            return {}
+        from jobs.runners.sae_probe import probe_auroc
+        from jobs.sae_train import SaeProbeConfig
+
+        assert self._pack is not None
+        hook = self._pack.members[member].hook
+        lm = self._stream.language_model
+        return {"probe_auroc": probe_auroc(lm, folder, hook, SaeProbeConfig(**probe))}
 
     def take_output(self, member: str) -> list[str]:
         """What was logged for a member, or for all, since it was last asked."""
@@ -298,7 +316,7 @@ class SaePackActor:
             from sae.step_backend import is_out_of_memory
 
             text = traceback.format_exc()
-            if isinstance(error, StreamError | _LocalDiskFull):
+            if isinstance(error, StreamError | BadSteeringInput | _LocalDiskFull):
                 return "unusable", str(error)
             if isinstance(error, UnknownMember):
                 return "lost", "its pack had dropped it: nothing was heard of it for too long"

@@ -256,10 +256,13 @@ def _on_device(
         measured = calibration if device.here else None
         basis = _basis(device, measured)
         seconds = _seconds(spec, device, members, work, measured)
-        hours = _between(seconds / 3600 / min(device.num_devices, packs), share)
-        if price.usd_per_hour is not None:
-            usd = _between(seconds / 3600 * price.usd_per_hour, share)
-        notes = over_budget(spec, hours, usd)
+        if seconds == 0:
+            basis = f"no formula for {spec.job}; its first trials tell, in `saeq watch`"
+        else:
+            hours = _between(seconds / 3600 / min(device.num_devices, packs), share)
+            if price.usd_per_hour is not None:
+                usd = _between(seconds / 3600 * price.usd_per_hour, share)
+            notes = over_budget(spec, hours, usd)
     else:
         need = format_bytes(largest.shared_bytes + largest.trial_bytes)
         notes = [f"needs {need}, {format_bytes(device.usable_bytes)} usable"]

@@ -17,6 +17,10 @@ REPORT = "report"
 """Folder of an artefact whose files are for people."""
 
 
+TRIALS = "trials"
+"""Where they go: a folder a trial."""
+
+
 def write_reports(store: Store, queued: QueuedSweep, state: SweepState, folder: Path) -> list[Path]:
     """Write the reports of what has finished so far; the one to open first in front.
 
@@ -32,12 +36,10 @@ def write_reports(store: Store, queued: QueuedSweep, state: SweepState, folder: 
         return []
     folder.mkdir(parents=True, exist_ok=True)
     written = list(kind.write_report(queued.spec.setup, trials, folder))
-    for trial in trials:
-        if (trial.folder / REPORT).is_dir():
-            own = folder / trial.trial
-            shutil.copytree(trial.folder / REPORT, own, dirs_exist_ok=True)
-            written.append(own)
-    return written
+    with_own = [trial for trial in trials if (trial.folder / REPORT).is_dir()]
+    for trial in with_own:
+        shutil.copytree(trial.folder / REPORT, folder / TRIALS / trial.trial, dirs_exist_ok=True)
+    return [*written, *([folder / TRIALS] if with_own else [])]
 
 
 def _finished(store: Store, queued: QueuedSweep, state: SweepState) -> Iterator[FinishedTrial]:

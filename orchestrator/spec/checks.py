@@ -12,7 +12,7 @@ from orchestrator.samplers import SamplerConfig
 from orchestrator.spec.config_checks import config_faults
 from orchestrator.spec.faults import Fault, KeyPath, closest, listed
 from orchestrator.spec.space import Space
-from orchestrator.spec.sweep import parameter_names, reported_metric, searched_names
+from orchestrator.spec.sweep import final_metric, parameter_names, reported_metric, searched_names
 from orchestrator.spec.units import format_tokens
 from orchestrator.stopping import StoppingConfig
 
@@ -102,12 +102,15 @@ def _metric_faults(parts: Parts) -> Iterator[Fault]:
     name = early_stop.metric or kind.default_metric
     path: KeyPath = ("early_stop", "metric") if early_stop.metric else ("early_stop",)
     metric = reported_metric(kind, name)
+    if metric is None and early_stop.scheduler == "none":
+        metric = final_metric(kind, name)
     useful = [m.name for m in kind.metrics if m.direction is not None]
     if metric is None:
         final = [m.name for m in kind.final_metrics]
         if name in final:
             rule = "is only measured when a trial has finished, so nothing can be stopped by it"
-            yield Fault(path, rule, name, f"use one of {listed(useful)}")
+            way_out = f"use one of {listed(useful)}, or scheduler: none"
+            yield Fault(path, rule, name, way_out)
             return
         rule = f"is not reported by {kind.name}"
         known = [m.name for m in kind.metrics]

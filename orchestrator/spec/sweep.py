@@ -269,9 +269,14 @@ def reported_metric(kind: JobKind, name: str) -> Metric | None:
     return next((metric for metric in kind.metrics if metric.name == name), None)
 
 
+def final_metric(kind: JobKind, name: str) -> Metric | None:
+    """A metric that is measured once, at a trial's end."""
+    return next((metric for metric in kind.final_metrics if metric.name == name), None)
+
+
 def comparable_metric(kind: JobKind, name: str) -> Literal["min", "max"]:
     """Direction of a metric. Raises ValueError for one that trials cannot be compared by."""
-    metric = reported_metric(kind, name)
+    metric = reported_metric(kind, name) or final_metric(kind, name)
     if metric is None or metric.direction is None:
         known = ", ".join(m.name for m in kind.metrics if m.direction is not None)
         raise ValueError(f"metric={name!r} cannot be compared in {kind.name}; use one of {known}")

@@ -198,6 +198,7 @@ def _fit(desk: Desk, placement: Placement, scratch: Path) -> None:
         "job": spec.job,
         "setup": spec.setup.model_dump(mode="json"),
         "seed": 0,
+        "metric": spec.metric,
         "device": placement.device,
         "checkpoint_seconds": spec.checkpoint.seconds,
         "usd_per_hour": spec.price.usd_per_hour,

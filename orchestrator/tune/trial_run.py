@@ -140,6 +140,7 @@ class TrialRun:
             device=settings["device"],
             gpu_ids=gpu_ids,
             inputs=inputs_of(self._store, ticket, kind),
+            metric=settings["metric"],
         )
         self._runner = kind.runner(context)
         self._output.also_from(self._runner.take_output)

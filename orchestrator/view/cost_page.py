@@ -102,11 +102,11 @@ def _ruled(lines: list[Text], ascii_only: bool) -> list[Text]:
 
 
 def _with_sentences(lines: list[Text], said: Sequence[str], width: int | None) -> list[Text]:
-    wrapped = [line for text in said for line in _wrapped(text, width)]
-    return [*lines, *([Text("")] if wrapped else []), *wrapped]
+    folded = [line for text in said for line in wrapped(text, width)]
+    return [*lines, *([Text("")] if folded else []), *folded]
 
 
-def _wrapped(text: str, width: int | None) -> list[Text]:
+def wrapped(text: str, width: int | None) -> list[Text]:
     """Words on lines of a terminal's width, those that go on indented."""
     lines: list[str] = []
     for word in text.split():

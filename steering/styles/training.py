@@ -53,6 +53,38 @@ class Recipe:
     seed: int = 0
 
 
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """What a step draws by follows from (seed, step) alone."""
+    return torch.Generator().manual_seed(mixed(seed, step))
+
+
+def draw_rows(
+    recipe: Recipe, sampler: TripletSampler, group_N: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Rows of one step: a batch of groups, or anchors, positives and negatives in three thirds."""
+    if recipe.loss in MINED:
+        per_group = max(2, recipe.batch // recipe.groups_in_batch)
+        return group_batch(group_N, recipe.groups_in_batch, per_group, generator)
+    drawn = sampler.draw(recipe.batch, generator)
+    return torch.cat([drawn.anchor_T, drawn.positive_T, drawn.negative_T])
+
+
+def loss_of(recipe: Recipe, embedding_RE: Tensor, group_R: Tensor) -> Tensor:
+    """The loss, a scalar, of the embeddings of what `draw_rows` gave."""
+    if recipe.loss in MINED:
+        return mined_loss(
+            recipe.loss,
+            embedding_RE,
+            group_R,
+            recipe.distance,
+            recipe.margin,
+            recipe.temperature,
+        )
+    anchor_BE, positive_BE, negative_BE = embedding_RE.chunk(3)
+    margin = recipe.margin if recipe.loss in WITH_MARGIN else None
+    return triplet_loss(anchor_BE, positive_BE, negative_BE, recipe.distance, margin)
+
+
 class HeadTraining:
     """A head, its optimizer, and where they are.
 
@@ -85,35 +117,16 @@ class HeadTraining:
 
     def step(self) -> float:
         """One step; returns its loss."""
-        generator = torch.Generator().manual_seed(_mixed(self.recipe.seed, self.num_steps))
+        generator = step_generator(self.recipe.seed, self.num_steps)
         self.head.train()
-        loss = self._loss(generator)
+        rows = draw_rows(self.recipe, self._sampler, self._group_N, generator)
+        embedding_RE = self.head(self._x_ND[rows], generator)
+        loss = loss_of(self.recipe, embedding_RE, self._group_N[rows])
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         self._optimizer.step()
         self.num_steps += 1
         return float(loss.detach())
-
-    def _loss(self, generator: torch.Generator) -> Tensor:
-        recipe = self.recipe
-        if recipe.loss in MINED:
-            per_group = max(2, recipe.batch // recipe.groups_in_batch)
-            rows = group_batch(self._group_N, recipe.groups_in_batch, per_group, generator)
-            embedding_BE = self.head(self._x_ND[rows], generator)
-            group_B = self._group_N[rows]
-            return mined_loss(
-                recipe.loss,
-                embedding_BE,
-                group_B,
-                recipe.distance,
-                recipe.margin,
-                recipe.temperature,
-            )
-        drawn = self._sampler.draw(recipe.batch, generator)
-        rows = torch.cat([drawn.anchor_T, drawn.positive_T, drawn.negative_T])
-        anchor_BE, positive_BE, negative_BE = self.head(self._x_ND[rows], generator).chunk(3)
-        margin = recipe.margin if recipe.loss in WITH_MARGIN else None
-        return triplet_loss(anchor_BE, positive_BE, negative_BE, recipe.distance, margin)
 
     @torch.no_grad()
     def embed(self, x_ND: Tensor) -> Tensor:
@@ -146,6 +159,6 @@ class HeadTraining:
         self.num_steps = int(json.loads((folder / PROGRESS).read_text())["num_steps"])
 
 
-def _mixed(seed: int, step: int) -> int:
+def mixed(seed: int, step: int) -> int:
     """One number for a seed and a step; neighbours are far apart (splitmix64's multiplier)."""
     return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9) % 2**63

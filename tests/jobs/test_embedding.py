@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.embedding import Embedding
-from jobs.kind import SweepUnusable, TrialContext, TrialRunner
+from jobs.kind import FinishedTrial, SweepUnusable, TrialContext, TrialOutOfMemory, TrialRunner
 from orchestrator.spec.faults import SpecFaults
 from orchestrator.spec.sweep import parse_sweep
 from steering.styles import load
+from tests.steering.styles.tiny_encoders import build_encoder, styled_texts
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +143,109 @@ def test_an_encoder_without_its_column_is_refused() -> None:
         Embedding.Setup.model_validate(
             {"data": {"files": "a.csv", "text": "t"}, "encoder": {"features": True}}
         )
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> dict[str, Any]:
+    """A setup over texts of three groups, with a tiny random encoder."""
+    model = build_encoder(tmp_path / "encoder", dropout=0.1)
+    texts, groups = styled_texts(30)
+    rows = zip(texts, groups, strict=True)
+    file = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"text": f"{t} w59", "group": g, "q": n}) for n, (t, g) in enumerate(rows)]
+    file.write_text("\n".join(dict.fromkeys(lines)) + "\n")
+    data = {"files": str(file), "text": "text", "item": "q"}
+    return {"data": data, "encoder": {"hf": str(model)}, "epochs": 2}
+
+
+@pytest.mark.parametrize("tune", ["frozen", "whole", "lora"])
+def test_texts_become_an_artefact_that_embeds_texts(
+    tune: str, texts: dict[str, Any], tmp_path: Path
+) -> None:
+    setup = {**texts, "encoder": {**texts["encoder"], "tune": tune}}
+    config = {"loss": "supcon", "batch": 24, "groups_in_batch": 3, "hidden": 8, "d_out": 4}
+    config |= {"lora_r": 2, "lora_targets": "query_value"} if tune == "lora" else {}
+    runner = runner_of(setup, **config)
+    runner.attach(None)
+    first = runner.advance(1, 1, 60.0).metrics
+    (tmp_path / "state").mkdir()
+    runner.save(tmp_path / "state")
+    again = runner_of(setup, **config)
+    assert again.attach(tmp_path / "state") == 1
+    assert first is not None
+    whole, resumed = (one.advance(2, 2, 60.0).metrics or {} for one in (runner, again))
+    del whole["loss"], resumed["loss"]
+    assert whole == resumed
+    folder = tmp_path / "artefact"
+    folder.mkdir()
+    finished = again.finish(folder)
+    json.dumps(finished.record, allow_nan=False)
+    tuning = finished.record["tuning"]
+    assert (tuning is None) == (tune == "frozen")
+    if tune == "lora":
+        assert tuning["lora"]["scale"] == 16 / 2
+        assert tuning["trained_parameters"] == 2 * 2 * 2 * 2 * 16  # blocks, modules, A and B, r
+    model = load(folder)
+    assert model.embed_texts(["w1 w2", "w30"]).shape == (2, 4)
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"README.md", "report/confusion.png", "sentence_transformers/modules.json"} <= names
+    assert finished.record["report"]["intervals"]["macro_accuracy"]
+
+
+def test_out_of_memory_goes_back_with_the_way_out(
+    texts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from steering.styles.text_encoder import TextEncoder
+
+    setup = {**texts, "encoder": {**texts["encoder"], "tune": "whole"}}
+    runner = runner_of(setup, batch=8)
+    runner.attach(None)
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(TextEncoder, "__call__", full)
+    with pytest.raises(TrialOutOfMemory, match=r"out of memory.*gradient_checkpointing: true"):
+        runner.advance(1, 1, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("tune", "space", "message"),
+    [
+        ("frozen", "encoder_lr", "encoder_lr: without effect, as the encoder is tune: frozen"),
+        ("whole", "lora_r", "lora_r: without effect.*set encoder: {tune: lora}"),
+        ("lora", "lora_r", None),
+        ("whole", "encoder_lr", None),
+    ],
+)
+def test_a_parameter_that_changes_nothing_is_refused(
+    tune: str, space: str, message: str | None
+) -> None:
+    setup = Embedding.Setup.model_validate(
+        {"data": {"builtin": "python-docs"}, "encoder": {"builtin": "minilm", "tune": tune}}
+    )
+    faults = Embedding().check(setup, {space: 4})
+    assert bool(faults) == (message is not None)
+    if message is not None:
+        assert re.search(message, faults[0])
+
+
+def test_a_tuned_encoder_counts_in_each_trial_s_memory() -> None:
+    sizes = []
+    for tune in ("frozen", "lora", "whole"):
+        encoder = {"hf": "microsoft/deberta-v3-base", "tune": tune}
+        given = {"data": {"builtin": "python-docs"}, "encoder": encoder}
+        setup = Embedding.Setup.model_validate(given)
+        sizes.append(Embedding().footprint(setup, {"loss": "triplet"}).trial_bytes)
+    assert sizes[0] < 100 * 2**20 < 2**30 < sizes[1] < sizes[2]
+
+
+def test_a_sweep_s_report_ranks_its_trials(tmp_path: Path) -> None:
+    trials = [
+        FinishedTrial(f"t{n}", {"margin": 0.1 + n}, {"macro_accuracy": 0.1 * n}, "a", tmp_path)
+        for n in range(3)
+    ]
+    page, *_ = Embedding().write_report(None, trials, tmp_path)
+    assert page.read_text().index("t2") < page.read_text().index("t0")

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sae.hooks import UnknownHook, check_hook, hook_width, layer_of, resolve_hook
+from sae.hooks import (
+    UnknownHook,
+    check_hook,
+    hook_width,
+    layer_of,
+    resolve_hook,
+    split_input,
+)
 from sae.model_shapes import ModelShape, known_shapes, truncated_flop_per_token
 from sae.stream_spec import ModelSpec
 from tests.sae.tiny_model import BLOCK_LIST, FAMILIES, Family, build_tiny_model
@@ -60,13 +67,12 @@ def test_module_paths_are_taken_as_they_are() -> None:
         ("resid_pst.1", "llama", "Did you mean hook_resid_post"),
         ("blocks.1.hook_z", "gpt2", "not a known alias; known: blocks.N.hook_resid_pre"),
         ("blocks.1.attn.hook_z", "gpt2", "not a known alias"),
-        ("resid_pre.0", "gemma2", "scaled before block 0.*use resid_post.0"),
         ("resid_post.1", "novel", "not for novel; give the module path"),
         ("", "llama", "is no module"),
     ],
 )
 def test_wrong_hooks_are_refused_with_a_way_out(hook: str, family: str, message: str) -> None:
-    names = module_names("gemma2" if family == "gemma2" else "llama")
+    names = module_names("llama")
     with pytest.raises(UnknownHook, match=message):
         resolve_hook(hook, family, names)
 
@@ -147,3 +153,19 @@ def test_a_truncated_pass_costs_the_blocks_that_run() -> None:
     shape = ModelShape("llama", 10, 4, 100, 6000, 64, 1000)
     assert truncated_flop_per_token(shape, -1) == 0
     assert truncated_flop_per_token(shape, 1, context=50) == 2 * (2 * 1000 + 2 * 50 * 10)
+
+
+def test_the_input_of_a_module_is_a_hook_too(tmp_path: Path) -> None:
+    names = module_names("gemma2")
+    assert resolve_hook("resid_pre.0", "gemma2", names) == "model.layers.0:input"
+    assert resolve_hook("model.layers.2:input", "gemma2", names) == "model.layers.2:input"
+    assert split_input("model.layers.2:input") == ("model.layers.2", True)
+    assert split_input("model.layers.2") == ("model.layers.2", False)
+    layers = {"resid_pre.0": -1, "model.layers.2:input": 1, "model.layers.2.mlp:input": 2}
+    assert {hook: layer_of(hook) for hook in layers} == layers
+    with pytest.raises(UnknownHook, match="nearest are"):
+        resolve_hook("model.layer.2:input", "gemma2", names)
+    shape = known_shapes(ModelSpec(name=str(build_tiny_model(tmp_path, "gemma2"))))
+    assert shape is not None
+    check_hook("resid_pre.0", shape)
+    assert hook_width("model.layers.2:input", shape) == shape.d_model

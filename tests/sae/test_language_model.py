@@ -14,6 +14,7 @@ from torch import Tensor
 from sae.language_model import LanguageModel, resolve_dtype
 from sae.model_files import converted
 from sae.model_shapes import builtin_weights
+from sae.sae_lens_evals import proxy_model
 from sae.stream_errors import BadModel, UnknownHook
 from sae.stream_spec import ModelSpec
 from tests.sae.tiny_model import BLOCK_LIST, D_MODEL, FAMILIES, NUM_LAYERS, Family, build_tiny_model
@@ -37,8 +38,7 @@ def test_a_truncated_pass_equals_the_full_one(family: Family, tmp_path: Path) ->
     model, tokens_CT = load(tmp_path, family), some_tokens_CT()
     with torch.no_grad():
         states = model.model(tokens_CT, output_hidden_states=True).hidden_states
-    first = 1 if family == "gemma2" else 0
-    for layer in range(first, NUM_LAYERS):
+    for layer in range(NUM_LAYERS):
         read = model.activations(tokens_CT, [f"blocks.{layer}.hook_resid_pre"])
         assert torch.equal(read[f"blocks.{layer}.hook_resid_pre"], states[layer])
     hooks = [f"{BLOCK_LIST[family]}.0", "resid_post.1", "resid_pre.2"]
@@ -95,6 +95,12 @@ def test_an_edit_that_fails_leaves_no_hook_behind(tmp_path: Path) -> None:
     with pytest.raises(UnknownHook, match="does not run"):
         model.activations(some_tokens_CT(), ["lm_head", "resid_post.0"])
     assert num_hooks(model) == before
+
+
+def test_sae_lens_is_not_asked_to_hook_an_input(tmp_path: Path) -> None:
+    model = load(tmp_path, "gemma2")
+    with pytest.raises(UnknownHook, match="can hook outputs alone"):
+        proxy_model(model, "resid_pre.0").__enter__()
 
 
 def test_the_model_is_frozen_and_knows_its_tokens(tmp_path: Path) -> None:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
-    Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
-    LlamaConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
 )
 
-Family = Literal["llama", "gpt2", "gpt_neox", "gemma2"]
+Family = Literal[
+    "llama", "gpt2", "gpt_neox", "gemma2", "gemma", "gemma3_text", "mistral", "qwen2", "qwen3"
+]
 FAMILIES: tuple[Family, ...] = ("llama", "gpt2", "gpt_neox", "gemma2")
+"""One of each layout."""
+ALL_FAMILIES: tuple[Family, ...] = get_args(Family)
 
 D_MODEL = 32
 NUM_LAYERS = 3
@@ -36,6 +39,11 @@ BLOCK_LIST: dict[Family, str] = {
     "gpt2": "transformer.h",
     "gpt_neox": "gpt_neox.layers",
     "gemma2": "model.layers",
+    "gemma": "model.layers",
+    "gemma3_text": "model.layers",
+    "mistral": "model.layers",
+    "qwen2": "model.layers",
+    "qwen3": "model.layers",
 }
 """Module path of the list of blocks, by family: a hook on block 1 is `f"{BLOCK_LIST[f]}.1"`."""
 
@@ -47,7 +55,7 @@ def build_tiny_model(
 
     Args:
         folder: made if it is not there; returned, to be used as the model's name.
-        family: `llama`, `gpt2`, `gpt_neox` or `gemma2`.
+        family: `model_type` of its configuration.
         seed: of the weights.
         bos: whether the tokenizer has a beginning-of-sequence token.
     """
@@ -109,6 +117,14 @@ def _config(family: Family) -> PretrainedConfig:
         return GPT2Config(n_embd=D_MODEL, n_layer=NUM_LAYERS, n_head=4, n_positions=256, **sizes)
     if family == "gpt_neox":
         return GPTNeoXConfig(**sizes, **blocks)
-    if family == "gemma2":
-        return Gemma2Config(num_key_value_heads=2, head_dim=8, sliding_window=64, **sizes, **blocks)
-    return LlamaConfig(num_key_value_heads=2, **sizes, **blocks)
+    with_window: dict[str, object] = {"head_dim": 8, "sliding_window": 64}
+    more: dict[Family, dict[str, object]] = {
+        "gemma": {"head_dim": 8},
+        "gemma2": with_window,
+        "gemma3_text": {**with_window, "sliding_window_pattern": 2},
+        "mistral": with_window,
+        "qwen3": {"head_dim": 8},
+    }
+    return AutoConfig.for_model(
+        family, num_key_value_heads=2, **sizes, **blocks, **more.get(family, {})
+    )

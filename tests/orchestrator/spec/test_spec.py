@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs import JobKind
 from orchestrator.spec.faults import SpecFaults
 from orchestrator.spec.sweep import SweepSpec, load_sweep, parse_sweep
 from orchestrator.stopping import StoppingConfig
@@ -27,6 +28,8 @@ BASE: dict[str, Any] = {
     "batch_tokens": 256,
     "space": {"architecture": "topk", "d_sae": 1024, "k": {"choice": [16, 32]}},
 }
+
+KINDS = ", ".join(sorted(JobKind.by_name))
 
 
 def text_of(**changes: Any) -> str:
@@ -168,8 +171,8 @@ ASHA = {"scheduler": "asha", "grace": "8k"}
         ({"name": None}, "s.yaml:1: name: is missing"),
         ({"name": "x" * 61}, "must be at most 60 lowercase letters"),
         ({"name": "My Sweep"}, "got 'My Sweep'; write name: my-sweep"),
-        ({"job": None}, "job: is missing (the job kind); write job: embedding, sae_train"),
-        ({"job": "sae_trian"}, "unknown job kind; known: embedding, sae_train"),
+        ({"job": None}, f"job: is missing (the job kind); write job: {KINDS}"),
+        ({"job": "sae_trian"}, f"unknown job kind; known: {KINDS}"),
         ({"job": "sae_trian"}, "Did you mean 'sae_train'?"),
         ({"tokenss": 5}, "s.yaml:9: tokenss: unknown key; rename or remove it. Did you mean 'tok"),
         ({"setup": {}}, "setup: unknown key"),

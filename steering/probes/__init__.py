@@ -1,0 +1,1 @@
+"""Probing: which SAE, hook and token carries a concept, from labelled text."""

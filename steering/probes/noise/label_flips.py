@@ -1,0 +1,127 @@
+"""Labels flipped at a given rate, and how much a method suffers from it on clean test labels.
+
+Shape suffixes: N = rows, L = labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from steering.errors import BadSteeringInput
+from steering.probes.imbalance import ImbalanceMode, ImbalanceSpec
+from steering.probes.matrices import Array
+from steering.probes.method import ProbeMethod
+from steering.probes.methods import parse_method
+from steering.probes.parts import Parts, fit_parts, macro_auroc
+
+__all__ = ["FLIPS", "Flip", "NoisePoint", "flip_labels", "noise_sweep"]
+
+Flip = Literal["symmetric", "positive_to_negative", "negative_to_positive"]
+FLIPS: tuple[Flip, ...] = get_args(Flip)
+
+
+def flip_labels(
+    y_NL: Array, rate: float, flip: Flip, *, items: Sequence[Any] | Array, seed: int = 0
+) -> Array:
+    """Each label of an item flipped with this probability, for all its rows at once.
+
+    Args:
+        flip: symmetric; or one-sided: only positives become negative (labels were missed), or only
+            negatives become positive (background in a positive item).
+
+    Raises:
+        BadSteeringInput: a rate outside 0 to 1.
+    """
+    if not 0 <= rate <= 1:
+        raise BadSteeringInput(f"rate={rate} must lie between 0 and 1")
+    _, item_N = np.unique(np.asarray(items, dtype=str), return_inverse=True)
+    drawn_UL = np.random.default_rng(seed).random((int(item_N.max()) + 1, y_NL.shape[1])) < rate
+    drawn_NL = drawn_UL[item_N]
+    if flip == "positive_to_negative":
+        drawn_NL &= y_NL
+    elif flip == "negative_to_positive":
+        drawn_NL &= ~y_NL
+    return y_NL ^ drawn_NL
+
+
+@dataclass(frozen=True)
+class NoisePoint:
+    """One method at one noise rate with one seed."""
+
+    method: str
+    flip: Flip
+    rate: float
+    seed: int
+    test_auroc: float
+    """Macro, against clean labels; nan where noise left a label with one class only."""
+    flipped_share: float
+    """Share of the training labels that are wrong."""
+
+
+def noise_sweep(
+    parts: Parts,
+    methods: Mapping[str, tuple[str, Mapping[str, Any]]] | Sequence[str],
+    *,
+    rates: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
+    flips: Sequence[Flip] = ("symmetric", "positive_to_negative", "negative_to_positive"),
+    seeds: Sequence[int] = (0, 1, 2),
+    imbalance: ImbalanceSpec | ImbalanceMode = "none",
+    on_point: Callable[[NoisePoint], None] | None = None,
+) -> list[NoisePoint]:
+    """Every method on flipped training and validation labels, tested on clean ones.
+
+    Validation labels are flipped too: who has noisy labels has no clean ones to choose by. Rate 0
+    is measured once a seed, under the first of the flips.
+
+    Args:
+        methods: names; or what to call each -> its method and parameters.
+
+    Raises:
+        BadSteeringInput: an unknown method or flip, a rate outside 0 to 1.
+    """
+    named = (
+        {name: parse_method(*given) for name, given in methods.items()}
+        if isinstance(methods, Mapping)
+        else {name: parse_method(name) for name in methods}
+    )
+    unknown = [flip for flip in flips if flip not in FLIPS]
+    if unknown:
+        raise BadSteeringInput(f"flip={unknown[0]!r} is unknown; known: {', '.join(FLIPS)}")
+    out = []
+    for place, flip in enumerate(flips):
+        for rate in rates:
+            if rate == 0 and place > 0:
+                continue
+            for seed in seeds:
+                for name, method in named.items():
+                    point = _point(parts, name, method, flip, rate, seed, imbalance)
+                    out.append(point)
+                    if on_point is not None:
+                        on_point(point)
+    return out
+
+
+def _point(
+    parts: Parts,
+    name: str,
+    method: ProbeMethod,
+    flip: Flip,
+    rate: float,
+    seed: int,
+    imbalance: ImbalanceSpec | ImbalanceMode,
+) -> NoisePoint:
+    train, validation = (
+        flip_labels(part.y_NL, rate, flip, items=part.items, seed=seed * 2 + number)
+        for number, part in enumerate((parts.train, parts.validation))
+    )
+    noisy = parts.with_labels(train, validation, parts.test.y_NL)
+    wrong = float((train != parts.train.y_NL).mean())
+    if any(y.all(axis=0).any() or not y.any(axis=0).all() for y in (train, validation)):
+        return NoisePoint(name, flip, rate, seed, float("nan"), wrong)
+    fitted = fit_parts(method, None, noisy, imbalance=imbalance, seed=seed)
+    value = macro_auroc(fitted.scores(parts.test.x), parts.test.y_NL)
+    return NoisePoint(name, flip, rate, seed, value, wrong)

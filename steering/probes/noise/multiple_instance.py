@@ -1,0 +1,242 @@
+"""Multiple-instance probes: tokens are scored, items are labelled. A torch module.
+
+max: an item's log odds are its best token's (Andrews et al. 2003, MI-SVM's bag score). attention:
+a weighted sum of the tokens' log odds, with weights that are learned (Ilse et al. 2018, eq. 8, with
+a linear attention). Weight decay and the number of epochs are chosen on validation items.
+Shape suffixes: T = tokens of a batch, D = columns, I = items of a batch, L = labels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from steering.errors import BadSteeringInput
+from steering.probes.imbalance import ImbalanceMode, ImbalanceSpec, positive_weight
+from steering.probes.matrices import Array, Scaling
+from steering.probes.method import unlearnable
+from steering.probes.noise.token_bags import TokenBags
+from steering.probes.parts import macro_auroc
+
+__all__ = ["FittedBagProbe", "MultipleInstanceSpec", "fit_bags"]
+
+Progress = Callable[[int, int, float], None]
+"""Epochs done over all settings, epochs at most, macro AUROC of the validation items."""
+
+
+class MultipleInstanceSpec(BaseModel):
+    """How items are read off their tokens, and how long it is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    pooling: Literal["max", "attention"] = "max"
+    """max: the best token decides; attention: learned weights over the item's tokens."""
+    weight_decay: tuple[float, ...] = Field(default=(1e-1, 1e-2, 1e-4), min_length=1)
+    """Of AdamW, to choose from on validation items."""
+    learning_rate: float = Field(default=1e-2, gt=0)
+    epochs: int = Field(default=60, gt=0)
+    """Most passes over the items for each weight decay."""
+    patience: int = Field(default=15, gt=0)
+    """Passes without a better validation AUROC until training ends."""
+    items_per_step: int = Field(default=32, gt=0)
+    standardize: bool = True
+    """Columns by mean and spread of the training tokens; sparse ones by their spread alone."""
+
+
+class _BagNet(nn.Module):
+    """Linear token scores, pooled."""
+
+    def __init__(self, width: int, labels: int, *, attention: bool) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, labels)
+        nn.init.normal_(self.score.weight, std=1e-2)
+        nn.init.zeros_(self.score.bias)
+        self.attend = nn.Linear(width, labels, bias=False) if attention else None
+        if self.attend is not None:
+            nn.init.normal_(self.attend.weight, std=1e-2)
+
+    def forward(self, value_TD: Tensor, item_T: Tensor, items: int) -> Tensor:
+        """Log odds of items, [I, L]."""
+        score_TL = self.score(value_TD)
+        index_TL = item_T[:, None].expand_as(score_TL)
+        low_IL = score_TL.new_full((items, score_TL.shape[1]), -torch.inf)
+        if self.attend is None:
+            return low_IL.scatter_reduce(0, index_TL, score_TL, "amax")
+        weight_TL = self.attend(value_TD)
+        top_IL = low_IL.scatter_reduce(0, index_TL, weight_TL.detach(), "amax")
+        power_TL = (weight_TL - top_IL[item_T]).exp()
+        zero_IL = torch.zeros_like(low_IL)
+        total_IL = zero_IL.scatter_add(0, index_TL, power_TL)
+        return zero_IL.scatter_add(0, index_TL, power_TL * score_TL) / total_IL
+
+
+@dataclass(frozen=True)
+class FittedBagProbe:
+    """Scores items and tokens."""
+
+    spec: MultipleInstanceSpec
+    scaling: Scaling
+    net: _BagNet
+    chosen: dict[str, float | int]
+    """`weight_decay` and `epochs`."""
+    validation_auroc: float
+    tried: tuple[tuple[dict[str, float | int], float], ...]
+    """Each weight decay with its best epoch's validation AUROC."""
+
+    def scores(self, bags: TokenBags) -> Array:
+        """Log odds of items, float64 [I, L]."""
+        return _item_scores(self.net, self.scaling, bags)
+
+    def token_scores(self, bags: TokenBags) -> Array:
+        """Log odds of each token alone, float64 [T, L]; attention is not in them."""
+        out = []
+        with torch.no_grad():
+            for numbers in bags.batches():
+                value_TD, _ = _tensors(bags, numbers, self.scaling)
+                out.append(self.net.score(value_TD).double().numpy())
+        return np.concatenate(out)
+
+    def weights(self) -> Array:
+        """Token score weights of the raw columns, [L, D]."""
+        weight_LD = self.net.score.weight.detach().double().numpy()
+        return np.asarray(weight_LD / self.scaling.scale_D)
+
+
+def fit_bags(
+    train: TokenBags,
+    validation: TokenBags,
+    spec: MultipleInstanceSpec,
+    *,
+    imbalance: ImbalanceSpec | ImbalanceMode = "none",
+    seed: int = 0,
+    on_epoch: Progress | None = None,
+) -> FittedBagProbe:
+    """Train on the labels of items; weight decay and epochs by the validation items' AUROC.
+
+    Raises:
+        BadSteeringInput: other widths, or a label with one class only.
+    """
+    _check(train, validation)
+    scaling = Scaling.of(train.values_TD, standardize=spec.standardize)
+    weight_L = _positive_weights(train.y_IL, imbalance)
+    best: tuple[float, _BagNet, dict[str, float | int]] | None = None
+    tried = []
+    for number, weight_decay in enumerate(sorted(spec.weight_decay, reverse=True)):
+        done = number * spec.epochs
+        net, value, epoch = _train(
+            train, validation, scaling, spec, weight_decay, weight_L, seed,
+            None if on_epoch is None else _counted(on_epoch, done, spec),
+        )  # fmt: skip
+        setting: dict[str, float | int] = {"weight_decay": weight_decay, "epochs": epoch}
+        tried.append((setting, value))
+        if best is None or value > best[0]:
+            best = (value, net, setting)
+    assert best is not None, "a grid has at least one setting"
+    return FittedBagProbe(spec, scaling, best[1], best[2], best[0], tuple(tried))
+
+
+def _counted(on_epoch: Progress, done: int, spec: MultipleInstanceSpec) -> Progress:
+    whole = spec.epochs * len(spec.weight_decay)
+    return lambda epoch, _, value: on_epoch(done + epoch, whole, value)
+
+
+def _train(
+    train: TokenBags,
+    validation: TokenBags,
+    scaling: Scaling,
+    spec: MultipleInstanceSpec,
+    weight_decay: float,
+    weight_L: Tensor,
+    seed: int,
+    on_epoch: Progress | None,
+) -> tuple[_BagNet, float, int]:
+    """The net of the best epoch, its validation AUROC, that epoch."""
+    width, labels = train.values_TD.shape[1], train.y_IL.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = _BagNet(width, labels, attention=spec.pooling == "attention")
+    optimizer = torch.optim.AdamW(net.parameters(), spec.learning_rate, weight_decay=weight_decay)
+    random = np.random.default_rng(seed)
+    best_net, best_value, best_epoch = copy.deepcopy(net), -1.0, 0
+    for epoch in range(1, spec.epochs + 1):
+        order = random.permutation(len(train))
+        for start in range(0, len(order), spec.items_per_step):
+            _step(net, optimizer, train, order[start : start + spec.items_per_step], scaling,
+                  weight_L)  # fmt: skip
+        value = macro_auroc(_item_scores(net, scaling, validation), validation.y_IL)
+        if on_epoch is not None:
+            on_epoch(epoch, spec.epochs, value)
+        if value > best_value:
+            best_net, best_value, best_epoch = copy.deepcopy(net), value, epoch
+        elif epoch - best_epoch >= spec.patience:
+            break
+    return best_net, best_value, best_epoch
+
+
+def _step(
+    net: _BagNet,
+    optimizer: torch.optim.Optimizer,
+    bags: TokenBags,
+    numbers: Array,
+    scaling: Scaling,
+    weight_L: Tensor,
+) -> None:
+    """One step over these items; pieces of them at a time where their tokens are many."""
+    optimizer.zero_grad()
+    for piece in bags.batches(numbers):
+        value_TD, item_T = _tensors(bags, piece, scaling)
+        y_IL = torch.from_numpy(bags.y_IL[piece].astype(np.float32))
+        logit_IL = net(value_TD, item_T, len(piece))
+        loss = F.binary_cross_entropy_with_logits(
+            logit_IL, y_IL, pos_weight=weight_L, reduction="sum"
+        )
+        (loss / (len(numbers) * y_IL.shape[1])).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _tensors(bags: TokenBags, numbers: Array, scaling: Scaling) -> tuple[Tensor, Tensor]:
+    """Scaled values of these items' tokens, [T, D], and the place of each token's item, [T]."""
+    own = bags.take(numbers)
+    value_TD = (own.dense() - scaling.shift_D.astype(np.float32)) / scaling.scale_D.astype(
+        np.float32
+    )
+    return torch.from_numpy(value_TD), torch.from_numpy(own.item_of_token_T)
+
+
+def _item_scores(net: _BagNet, scaling: Scaling, bags: TokenBags) -> Array:
+    with torch.no_grad():
+        pieces = [
+            net(*_tensors(bags, numbers, scaling), len(numbers)).double().numpy()
+            for numbers in bags.batches()
+        ]
+    return np.concatenate(pieces)
+
+
+def _positive_weights(y_IL: Array, imbalance: ImbalanceSpec | ImbalanceMode) -> Tensor:
+    """Of each label; oversampling is its weight in expectation."""
+    spec = imbalance if isinstance(imbalance, ImbalanceSpec) else ImbalanceSpec(mode=imbalance)
+    weights = [positive_weight(int(y.sum()), int((~y).sum()), spec) for y in y_IL.T]
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def _check(train: TokenBags, validation: TokenBags) -> None:
+    if train.values_TD.shape[1] != validation.values_TD.shape[1]:
+        raise BadSteeringInput(
+            f"training tokens have {train.values_TD.shape[1]} columns, validation tokens "
+            f"{validation.values_TD.shape[1]}; both must come from the same features"
+        )
+    names = [f"label {number}" for number in range(train.y_IL.shape[1])]
+    for where, bags in (("training", train), ("validation", validation)):
+        if single := unlearnable(bags.y_IL, names):
+            raise BadSteeringInput(
+                f"{', '.join(single)}: only one class among the {len(bags)} {where} items; drop "
+                "the label or gather more data"
+            )

@@ -1,0 +1,125 @@
+"""What a probe's number has to stand beside, measured with the probe's own recipe.
+
+Every control is a plain dictionary: `value`, `low`, `high`, and a verdict in words where there is
+one. A control that cannot be measured says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from steering.errors import BadSteeringInput
+from steering.probes.controls import (
+    random_latents_control,
+    selectivity,
+    shuffled_control,
+    triviality_baselines,
+)
+from steering.probes.evaluation import evaluate, number_json
+from steering.probes.features import FeatureSpec
+from steering.probes.method import FittedProbe
+from steering.probes.parts import Parts, fit_parts, macro_auroc
+from steering.probes.study import ProbeStudy
+
+__all__ = ["RANDOM_LATENTS", "controls_of"]
+
+RANDOM_LATENTS = 16
+"""Latents whose random stand-ins are looked at, where the probe reads more."""
+
+Said = dict[str, Any]
+
+
+def controls_of(
+    study: ProbeStudy, source: str, split_seed: int, probe: FittedProbe, raw: FeatureSpec | None
+) -> dict[str, Said]:
+    """All controls of one source on one split.
+
+    Args:
+        raw: activations at the hook and pooling of an SAE's latents; None where the source is
+            activations already.
+    """
+    parts = study.parts(source, split_seed)
+    found = {
+        "shuffled_labels": _tried(lambda: _shuffled(study, parts)),
+        "selectivity": _tried(lambda: _selectivity(study, source, split_seed, parts)),
+        **_baselines(study, source, split_seed, parts),
+    }
+    if raw is not None:
+        found["raw_logistic"] = _tried(lambda: _raw(study, raw, split_seed))
+        found["random_latents"] = _tried(lambda: _random_latents(parts, probe))
+    return found
+
+
+def _tried(measure: Callable[[], Said]) -> Said:
+    try:
+        return measure()
+    except BadSteeringInput as error:
+        return {"value": None, "skipped": str(error)}
+
+
+def _shuffled(study: ProbeStudy, parts: Parts) -> Said:
+    recipe = study.recipe
+    found = shuffled_control(
+        recipe.method, recipe.parameters, parts, seed=recipe.seed, imbalance=recipe.imbalance
+    )
+    expected = {"low": found.low, "high": found.high}
+    return {"value": found.mean, "expected": expected, "verdict": found.verdict}
+
+
+def _selectivity(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> Said:
+    recipe, spec = study.recipe, study.spec_by_source[source]
+    types = None
+    if spec.is_by_token and study.table.tokens is not None:
+        token_S, rows = study.table.tokens.token_S, study.rows(source, split_seed)
+        types = tuple(token_S[rows[part]].tolist() for part in ("train", "validation", "test"))
+    found = selectivity(
+        recipe.method,
+        recipe.parameters,
+        parts,
+        types,
+        imbalance=recipe.imbalance,
+    )
+    return {
+        "value": found.difference.mean,
+        "low": found.difference.low,
+        "high": found.difference.high,
+        "control_auroc": found.control.mean,
+        "recurring_share": found.recurring_share,
+    }
+
+
+def _baselines(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> Mapping[str, Said]:
+    texts = study.row_texts(source, split_seed)
+    try:
+        found = triviality_baselines(parts, texts, label_names=study.label_names)
+    except BadSteeringInput as error:
+        return {"bag_of_words": {"value": None, "skipped": str(error)}}
+    return {
+        name: _with_interval(study, parts, one.test_NL, one.test_auroc)
+        for name, one in found.items()
+    }
+
+
+def _raw(study: ProbeStudy, raw: FeatureSpec, split_seed: int) -> Said:
+    parts = study.parts_of_spec(raw, split_seed)
+    fitted = fit_parts("logistic_l2", {}, parts, label_names=study.label_names)
+    score_NL = fitted.scores(parts.test.x)
+    return _with_interval(study, parts, score_NL, macro_auroc(score_NL, parts.test.y_NL))
+
+
+def _with_interval(study: ProbeStudy, parts: Parts, score_NL: Any, auroc: float) -> Said:
+    task = "multilabel" if study.table.labelled.task == "multiclass" else study.table.labelled.task
+    found = evaluate(score_NL, parts.test.y_NL, parts.test.items.tolist(), task=task)
+    interval = found.metrics["auroc"]
+    return {
+        "value": number_json(auroc),
+        "low": number_json(interval.low),
+        "high": number_json(interval.high),
+    }
+
+
+def _random_latents(parts: Parts, probe: FittedProbe) -> Said:
+    chosen = probe.columns(0)[:RANDOM_LATENTS]
+    found = random_latents_control(parts, chosen)
+    return {"value": found.mean, "low": found.low, "high": found.high, "latents": len(chosen)}

@@ -1,0 +1,1 @@
+"""Does steering work better than prompting: eight conditions, three metrics, one table."""

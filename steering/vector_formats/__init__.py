@@ -1,0 +1,1 @@
+"""Steering vectors of other tools, to and from ours; one module a format."""

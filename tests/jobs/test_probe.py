@@ -1,0 +1,196 @@
+"""The job kind `probe`: finds what was planted, resumes exactly, and says what it stands beside."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.kind import FinishedTrial, SweepUnusable, TrialContext, TrialRunner
+from jobs.probe import Probe, ProbeSetup
+from jobs.runners import probe as probe_runner
+from orchestrator.spec.faults import SpecFaults
+from orchestrator.spec.sweep import parse_sweep
+from steering.probes.method import FittedProbe
+from tests.sae.tiny_model import build_tiny_model
+from tests.steering.probes.tiny_saes import dense_sae
+
+HOOK = "resid_post.1"
+WORDS = ("river", "mill", "children", "village", "water", "wheel", "grain", "flour", "miller")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAEQ_CACHE", str(tmp_path / "cache"))
+    probe_runner.language_model.cache_clear()
+    probe_runner.labelled_texts.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model") / "llama")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hundred texts by forty authors; those about bread speak of the bread."""
+    draw = random.Random(0)
+    file = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    with open(file, "w") as out:
+        for row in range(200):
+            words = draw.choices(WORDS, k=8)
+            is_bread = row % 2 == 0
+            if is_bread:
+                words[draw.randrange(8)] = "bread"
+            text = f"{row}: {' '.join(words)}"
+            out.write(json.dumps({"text": text, "bread": is_bread, "who": f"a{row // 5}"}) + "\n")
+    return file
+
+
+def setup_of(model: Path, texts: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "model": {"name": str(model), "dtype": "float32"},
+        "data": {"files": str(texts), "label": "bread", "item": "who"},
+        "hooks": [HOOK, "resid_post.0"],
+        "read": {"max_tokens": 48},
+        **changes,
+    }
+
+
+def runner_of(setup: dict[str, Any], **config: Any) -> TrialRunner:
+    config = {"c": [0.1, 1.0], **config} if "method" not in config else config
+    return Probe().runner(TrialContext("sweep", "t0000", config, setup, 0, 1, "cpu"))
+
+
+def finished(runner: TrialRunner, folder: Path, units: int = 3) -> dict[str, float]:
+    runner.advance(units, units, 600.0)
+    folder.mkdir(parents=True)
+    metrics = dict(runner.finish(folder).metrics)
+    runner.detach()
+    return metrics
+
+
+def test_a_probe_beats_its_controls_and_becomes_an_artefact(
+    model: Path, texts: Path, tmp_path: Path
+) -> None:
+    runner = runner_of(setup_of(model, texts), source=HOOK, pooling="max")
+    assert runner.attach(None) == 0
+    progress = runner.advance(3, 3, 600.0)
+    assert progress.metrics is not None
+    assert set(progress.metrics) == {metric.name for metric in Probe.metrics}
+    folder = tmp_path / "artefact"
+    folder.mkdir()
+    metrics = runner.finish(folder).metrics
+    assert set(metrics) == {m.name for m in (*Probe.metrics, *Probe.final_metrics)}
+    assert metrics["test_auroc"] > 0.8
+    assert abs(metrics["shuffled_auroc"] - 0.5) < 0.2
+    assert FittedProbe.load(folder / "probe").width == 32
+    said = json.loads((folder / "report" / "probe.json").read_text())
+    assert {"shuffled_labels", "selectivity", "bag_of_words", "length"} <= set(said["controls"])
+    assert said["controls"]["bag_of_words"]["value"] > 0.95, "the word gives it away"
+    assert "bag of words does as well" in (folder / "report" / "probe.html").read_text()
+
+
+def test_a_probe_that_was_interrupted_ends_where_it_would_have(
+    model: Path, texts: Path, tmp_path: Path
+) -> None:
+    setup = setup_of(model, texts, controls=False)
+    whole = runner_of(setup, source=HOOK)
+    whole.attach(None)
+    expected = finished(whole, tmp_path / "whole")
+    first = runner_of(setup, source=HOOK)
+    first.attach(None)
+    first.advance(2, 2, 600.0)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    assert first.save(saved) == 2
+    second = runner_of(setup, source=HOOK)
+    assert second.attach(saved) == 2
+    again = finished(second, tmp_path / "again")
+    assert again == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_of_two_saes_the_one_that_carries_the_label_is_chosen_and_its_latent_shown(
+    model: Path, texts: Path, tmp_path: Path
+) -> None:
+    good, blind = dense_sae(hook=HOOK), dense_sae(hook=HOOK, seed=1)
+    with torch.no_grad():
+        blind.sae.W_enc.zero_()
+    saes = {}
+    for name, sae in (("blind", blind), ("good", good)):
+        sae.sae.save_model(tmp_path / name)
+        saes[name] = {"folder": str(tmp_path / name)}
+    setup = setup_of(model, texts, saes=saes, latents={"top": 2, "contexts": 2, "causal_texts": 4})
+    runner = runner_of(setup, source="saes", pooling="max", method="logistic_l2")
+    runner.attach(None)
+    metrics = finished(runner, tmp_path / "artefact")
+    said = json.loads((tmp_path / "artefact" / "report" / "probe.json").read_text())
+    assert said["best"] == "good"
+    assert metrics["test_auroc"] > 0.6
+    assert said["controls"]["raw_logistic"]["value"] > 0.6
+    assert len(said["latents"]) == 2
+    assert any(latent["contexts"] for latent in said["latents"])
+    trial = FinishedTrial("t0000", {}, metrics, "probe-t0000", tmp_path / "artefact")
+    out = tmp_path / "report"
+    out.mkdir()
+    page, *others = Probe().write_report(ProbeSetup.model_validate(setup), [trial], out)
+    assert page.name == "probes.html"
+    assert {path.name for path in others} == {"probes.csv", "saes.csv"}
+    text = page.read_text()
+    assert "SAEs by what they are good for" in text
+    assert "http" not in text.replace("http-equiv", ""), "readable without a network"
+
+
+def test_what_cannot_be_used_is_said(model: Path, texts: Path) -> None:
+    setup = setup_of(model, texts, saes="needs")
+    with pytest.raises(SweepUnusable, match="this one needs none of kind sae"):
+        runner_of(setup, source="saes").attach(None)
+    setup = setup_of(model, texts)
+    setup["data"]["label"] = "butter"
+    with pytest.raises(SweepUnusable, match="butter"):
+        runner_of(setup, source=HOOK).attach(None)
+
+
+def test_accuracy_is_no_objective_where_one_answer_is_nearly_always_right(
+    model: Path, texts: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in texts.read_text().splitlines()]
+    file = tmp_path / "rare.jsonl"
+    rare = [{**row, "bread": place % 8 == 0} for place, row in enumerate(rows)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rare))
+    context = TrialContext(
+        "sweep", "t0", {"source": HOOK}, setup_of(model, file), 0, 1, "cpu", metric="accuracy"
+    )
+    with pytest.raises(SweepUnusable, match="accuracy"):
+        Probe().runner(context).attach(None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hooks": ["resid_post.99"]}, "layers 0 to 29"),
+        ({"hooks": [], "saes": {}}, "nothing is read"),
+        ({"hooks": ["resid_post.1", "resid_post.1"]}, "names one twice"),
+        ({"space": {"method": "k_spars"}}, "k_sparse"),
+        ({"space": {"method": "knn", "pooling": "tokens"}}, "row a token"),
+        ({"space": {"method": "knn", "source": "resid_post.7"}}, "none of"),
+        ({"space": {"method": "knn", "neighbours": 3}}, "neighbours"),
+    ],
+)
+def test_faults_are_said_before_anything_runs(changes: dict[str, Any], said: str) -> None:
+    spec = {
+        "name": "p",
+        "job": "probe",
+        "model": {"builtin": "smollm2-135m"},
+        "data": {"builtin": "manual-parts"},
+        "hooks": ["resid_post.1"],
+        "space": {"method": "knn"},
+        **changes,
+    }
+    with pytest.raises(SpecFaults) as refused:
+        parse_sweep(json.dumps(spec))
+    assert said in str(refused.value)
