@@ -247,21 +247,20 @@ class SaePackActor:
         def work() -> dict[str, Any]:
             assert self._pack is not None
             report = self._pack.finish(member, Path(folder), ce_tokens=ce_tokens)
-            metrics = {**report.metrics, **self._probed(member, Path(folder), probe)}
+            metrics = {**report.metrics, **self._probed(Path(folder), probe)}
             return {"metrics": metrics, "record": report.record, **self._seconds(member)}
 
         return self._guarded(work, member)
 
-    def _probed(self, member: str, folder: Path, probe: dict[str, Any] | None) -> dict[str, float]:
+    def _probed(self, folder: Path, probe: dict[str, Any] | None) -> dict[str, float]:
         if probe is None:
             return {}
         from jobs.runners.sae_probe import probe_auroc
         from jobs.sae_train import SaeProbeConfig
 
-        assert self._pack is not None
-        hook = self._pack.members[member].hook
+        assert self._stream is not None
         lm = self._stream.language_model
-        return {"probe_auroc": probe_auroc(lm, folder, hook, SaeProbeConfig(**probe))}
+        return {"probe_auroc": probe_auroc(lm, folder, SaeProbeConfig(**probe))}
 
     def take_output(self, member: str) -> list[str]:
         """What was logged for a member, or for all, since it was last asked."""

@@ -19,21 +19,20 @@ from steering.probes.study import parts_of
 SAE = "sae"
 
 
-def probe_auroc(lm: LanguageModel, folder: Path, hook: str, spec: SaeProbeConfig) -> float:
+def probe_auroc(lm: LanguageModel, folder: Path, spec: SaeProbeConfig) -> float:
     """Mean over labels of the test AUROC with at most `spec.k` latents.
 
     As in sae-probes, the most reliable of SAEBench's family (Chanin 2026, arXiv 2605.18229).
 
     Args:
         lm: the model that the SAE was trained on.
-        folder: the exported SAE.
-        hook: where it reads.
+        folder: the exported SAE, which knows its hook.
 
     Raises:
         BadSteeringInput: the labelled text cannot be used.
     """
     labelled = read_labelled(spec.data)
-    features = FeatureSpec(sae=SAE, hook=hook, pooling=spec.pooling)
+    features = FeatureSpec(sae=SAE, pooling=spec.pooling)
     sae = load_sae(SaeSpec(folder=str(folder)), lm.device)
     settings = ExtractSettings(max_tokens=spec.max_tokens)
     cache = cache_dir() / "probe-features"
