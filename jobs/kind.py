@@ -228,6 +228,9 @@ class JobKind(ABC):
     default_metric: ClassVar[str]
     unit: ClassVar[str] = "tokens"
     """What a trial's progress is counted in: tokens, epochs, prompts."""
+    how_to_run: ClassVar[Sequence[tuple[str, ...]]] = ()
+    """Keys of the setup, as paths, that change no result: a sweep in which only they differ is the
+    same sweep."""
     takes_input_files: ClassVar[bool] = False
     """Whether a trial wants the files of the artefacts that its sweep needs, on its own machine."""
 

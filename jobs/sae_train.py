@@ -135,6 +135,11 @@ class SaeTrain(JobKind):
     artefact_kind = "sae"
     discriminator: ClassVar[str | None] = "architecture"
     Setup = SaeTrainSetup
+    how_to_run: ClassVar[Sequence[tuple[str, ...]]] = (
+        ("cache", "bytes"),
+        ("cache", "folder"),
+        ("overlap",),
+    )
     metrics: ClassVar[Sequence[Metric]] = (
         _metric("fvu", "min", "fraction of held-out variance not explained, 1 - R^2"),
         _metric("explained_variance", "max", "fraction of held-out variance explained"),

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from orchestrator.log.author import author
 from orchestrator.log.events import Submitted
 from orchestrator.log.sweep_log import LogWriter
-from orchestrator.spec.sweep import HOW_TO_RUN, SweepSpec
+from orchestrator.spec.how_to_run import run_as
+from orchestrator.spec.sweep import SweepSpec
 from orchestrator.store import KeyMissing, Layout, Store, StoreError
 from orchestrator.store.backend import check_key
 
@@ -79,7 +80,7 @@ class Queue:
 
         The same spec under the same name is the same sweep, whatever became of it. Another spec
         under a name that is taken gets the next free id: name-2, name-3, ... What only says how
-        to run (price, pack, device, checkpoint) may change between runs and is taken over.
+        to run may change between runs and is taken over (`orchestrator.spec.how_to_run`).
         """
         for number in count(1):
             sweep = spec.name if number == 1 else f"{spec.name}-{number}"
@@ -97,7 +98,7 @@ class Queue:
             queued = self.get(sweep)
             # As submitted, or as it is since it was extended.
             if spec.identity_sha256 in (queued.spec_sha256, queued.spec.identity_sha256):
-                return self.change(sweep, _run_as(spec)), False
+                return self.change(sweep, run_as(spec)), False
         raise AssertionError("count() ended")
 
     def change(self, sweep: str, change: Callable[[SweepSpec], SweepSpec]) -> QueuedSweep:
@@ -193,9 +194,3 @@ def _is_name(sweep: str) -> bool:
     except StoreError:
         return False
     return "/" not in sweep
-
-
-def _run_as(spec: SweepSpec) -> Callable[[SweepSpec], SweepSpec]:
-    """Take over how a sweep is run, and nothing of what is run: that may have been extended."""
-    how = {name: getattr(spec, name) for name in HOW_TO_RUN}
-    return lambda now: now.model_copy(update=how)

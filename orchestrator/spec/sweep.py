@@ -23,6 +23,7 @@ from pydantic import (
 from jobs import JobKind
 from jobs.kind import Metric, job_kind
 from orchestrator.samplers import Sampler, SamplerConfig, parse_sampler
+from orchestrator.spec.how_to_run import what_is_run
 from orchestrator.spec.space import Space
 from orchestrator.spec.units import BadQuantity, Hours, Seconds, Tokens, Usd
 from orchestrator.stopping import StoppingConfig, parse_stopping
@@ -32,8 +33,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 MAX_NAME_CHARACTERS = 60
 NUM_REPORTS = 20
 """Reports of a trial for which no interval was asked."""
-HOW_TO_RUN = frozenset({"price", "pack", "device", "checkpoint"})
-"""Fields that may change between two runs of what is still the same sweep."""
 
 _FROZEN = ConfigDict(
     extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -241,7 +240,7 @@ class SweepSpec(BaseModel):
     @property
     def identity_sha256(self) -> str:
         """Hash of what is run, without how: equal for a sweep that is run again elsewhere."""
-        return _sha256(self.model_dump(mode="json", exclude=set(HOW_TO_RUN)))
+        return _sha256(what_is_run(self))
 
 
 def parameter_names(space: Space, search: SamplerConfig | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.queue import DamagedSweep, Queue
+from orchestrator.queue import DamagedSweep, Queue, QueuedSweep
 from orchestrator.spec.sweep import parse_sweep
 from orchestrator.store import Store
 
@@ -79,3 +79,29 @@ def test_a_user_without_a_name_can_submit(store: Store, monkeypatch: pytest.Monk
     monkeypatch.setattr("getpass.getuser", nameless)
     text = TEXT.format(name="third")
     assert Queue(store).submit(parse_sweep(text), text)[1]
+
+
+def submitted(store: Store, extra: str) -> tuple[QueuedSweep, bool]:
+    text = TEXT.format(name="sized") + extra
+    return Queue(store).submit(parse_sweep(text), text)
+
+
+def test_a_larger_cache_is_taken_over_and_makes_no_other_sweep(store: Store) -> None:
+    submitted(store, "cache: {bytes: 5GB}")
+    Queue(store).change(
+        "sized",
+        lambda spec: spec.model_copy(
+            update={"setup": spec.setup.model_copy(update={"tokens": 180_000})}
+        ),
+    )
+    queued, is_new = submitted(store, "cache: {bytes: 50GB, folder: /scratch}\noverlap: false")
+    assert (queued.id, is_new) == ("sized", False)
+    setup = queued.spec.setup.model_dump(mode="json")
+    assert setup["cache"] == {"bytes": 50 * 10**9, "dtype": None, "folder": "/scratch"}
+    assert (setup["overlap"], setup["tokens"]) == (False, 180_000)  # extended it stays
+
+
+def test_another_precision_of_the_cache_makes_another_sweep(store: Store) -> None:
+    submitted(store, "cache: {bytes: 5GB}")
+    queued, is_new = submitted(store, "cache: {bytes: 5GB, dtype: float8}")
+    assert (queued.id, is_new) == ("sized-2", True)

@@ -132,6 +132,16 @@ def test_how_to_run_is_no_part_of_the_identity() -> None:
     assert spec.identity_sha256 != spec_of(tokens="128k").identity_sha256
 
 
+def test_keys_of_the_setup_that_only_say_how_to_run_are_no_part_of_the_identity() -> None:
+    plain, cached = spec_of(), spec_of(cache={"bytes": "50GB"})
+    larger = spec_of(cache={"bytes": "1TB", "folder": "/scratch"}, overlap=False)
+    assert cached.identity_sha256 == larger.identity_sha256
+    assert plain.identity_sha256 == spec_of(overlap=False).identity_sha256
+    rounded = spec_of(cache={"bytes": "50GB", "dtype": "float8"})
+    hashes = {each.identity_sha256 for each in (plain, cached, rounded)}
+    assert len(hashes) == 3  # the precision is what every SAE trains on
+
+
 def test_reports_come_at_intervals_at_rungs_and_at_the_end() -> None:
     stop = {"scheduler": "asha", "grace": "9k", "reduction": 3}
     spec = spec_of(early_stop=stop, report="20k")
