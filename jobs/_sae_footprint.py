@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 
 from jobs.kind import Footprint
 from sae.architectures import ArchitectureConfig
+from sae.batched.memory import cpu_kernels, stepped_by_hand
 from sae.hooks import hook_width, layer_of
 from sae.memory import (
+    copies_bytes,
     member_bytes,
+    pack_bytes,
     shared_bytes,
     step_flop_per_token,
     step_traffic_bytes_per_token,
@@ -28,9 +32,9 @@ _GUESSED_PARAMETERS = 1e9
 def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) -> Footprint:
     """Peak bytes and work per token of one SAE and of the stream it trains on.
 
-    Counted for the dearer device, since this is asked before there is one: the CPU, whose
-    allocator keeps a part of what is freed, and where a model whose precision the sweep leaves
-    open runs in float32.
+    A model whose precision the sweep leaves open is counted in float32, as it runs on a CPU. On a
+    CPU memory is the batched backend's where that steps the SAE; elsewhere, where nobody has
+    measured, the reference backend's with what a CPU's allocator keeps: the dearest there is.
 
     Args:
         ce_tokens: held-out tokens over which the loss recovered is measured at the end.
@@ -49,7 +53,7 @@ def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) ->
         ce_tokens=ce_tokens,
         lm_batch_tokens=stream.lm_batch_contexts * stream.data.context,
     )
-    return Footprint(
+    elsewhere = Footprint(
         trial_bytes=member_bytes(config, d_in=d_in, batch_tokens=stream.batch_tokens, device="cpu"),
         shared_bytes=shared + RUNTIME_BYTES,
         shared_flop_per_token=truncated_flop_per_token(
@@ -61,6 +65,20 @@ def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) ->
         ),
         trial_is_bfloat16=config.autocast or config.dtype == "bfloat16",
     )
+    on_cpu = _batched_on_cpu(elsewhere, config, d_in=d_in, batch_tokens=stream.batch_tokens)
+    return replace(elsewhere, on_cpu=on_cpu)
+
+
+def _batched_on_cpu(
+    elsewhere: Footprint, config: ArchitectureConfig, *, d_in: int, batch_tokens: int
+) -> Footprint | None:
+    """The footprint where the batched backend steps; None where it does not."""
+    kernels = cpu_kernels()
+    if kernels is None or not stepped_by_hand(config):
+        return None
+    pack = pack_bytes([config], d_in=d_in, batch_tokens=batch_tokens, kernels=kernels)
+    once = pack.steps + copies_bytes(config, d_in=d_in)
+    return replace(elsewhere, trial_bytes=pack.members, shared_bytes=elsewhere.shared_bytes + once)
 
 
 def _num_blocks(stream: StreamSpec) -> int:

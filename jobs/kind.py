@@ -44,6 +44,12 @@ class Footprint:
     """Read from and written to the device's memory in a trial's own steps; 0: never the limit."""
     trial_is_bfloat16: bool = False
     """Whether the matrix products of a trial's steps run in bfloat16."""
+    on_cpu: Footprint | None = None
+    """What holds on a CPU, where that differs."""
+
+    def on(self, device: str) -> Footprint:
+        """What holds on a device: `cpu` or `cuda`."""
+        return self.on_cpu if device == "cpu" and self.on_cpu is not None else self
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.training.optim import get_lr_scheduler
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from sae.activation_source import ActivationSource
 from sae.architectures import ArchitectureConfig
 from sae.device_clock import DeviceClock
+from sae.signum import Signum
 
 FEATURE_SAMPLING_WINDOW_STEPS = 2000
 """Steps over which firing frequencies are counted before they start anew; sae_lens's default."""
@@ -175,6 +177,8 @@ class Member:
             factor = scale if normalises else 1.0
             sae.b_dec.data.copy_(mean_D.to(self.device) * factor)
         trainer = SAETrainer(cfg=self.trainer_config(), sae=sae, data_provider=iter(()))
+        if config.optimizer == "signum":
+            use_signum(trainer, config)
         if normalises:
             trainer.activation_scaler.scaling_factor = scale
         return trainer
@@ -289,6 +293,29 @@ class Member:
     def drop_gradients(self) -> None:
         """Free what a step that broke off has left behind."""
         self.trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def use_signum(trainer: Any, config: ArchitectureConfig) -> None:
+    """Give sae_lens's trainer, which knows Adam alone, another optimizer with the same schedule."""
+    parameters = trainer.sae.parameters()
+    trainer.optimizer = Signum(parameters, lr=config.learning_rate, beta=config.signum_beta)
+    trainer.lr_scheduler = lr_scheduler(trainer.cfg, trainer.optimizer)
+
+
+def lr_scheduler(
+    settings: SAETrainerConfig, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate's schedule, as sae_lens's trainer makes it for its own optimizer."""
+    return get_lr_scheduler(
+        settings.lr_scheduler_name,
+        lr=settings.lr,
+        optimizer=optimizer,
+        warm_up_steps=settings.lr_warm_up_steps,
+        decay_steps=settings.lr_decay_steps,
+        training_steps=settings.total_training_steps,
+        lr_end=settings.lr_end if settings.lr_end is not None else settings.lr / 10,
+        num_cycles=settings.n_restart_cycles,
+    )
 
 
 def hook_of(config: ArchitectureConfig, source: ActivationSource) -> str:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens.training.optim import get_lr_scheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae.member import Member
+from sae.member import Member, lr_scheduler
 from sae.member_snapshot import FORMAT as FORMAT
 from sae.member_snapshot import STATE_FILE as STATE_FILE
 from sae.member_snapshot import TENSORS_FILE as TENSORS_FILE
@@ -102,16 +101,7 @@ def schedule_at(member: Member, steps: int, groups: Sequence[Mapping[str, Any]])
     """
     settings = member.trainer.cfg
     stand_in = torch.optim.SGD([torch.zeros(())], lr=settings.lr)
-    scheduler = get_lr_scheduler(
-        settings.lr_scheduler_name,
-        lr=settings.lr,
-        optimizer=stand_in,
-        warm_up_steps=settings.lr_warm_up_steps,
-        decay_steps=settings.lr_decay_steps,
-        training_steps=settings.total_training_steps,
-        lr_end=settings.lr_end if settings.lr_end is not None else settings.lr / 10,
-        num_cycles=settings.n_restart_cycles,
-    )
+    scheduler = lr_scheduler(settings, stand_in)
     for _ in range(steps):
         stand_in.step()
         scheduler.step()
@@ -161,7 +151,10 @@ _REQUIRED = {
 
 def _check_same_member(member: Member, state: Mapping[str, Any], folder: Path) -> None:
     config = member.config.model_dump(mode="json")
-    saved = state["config"]
+    # What was saved before there was a choice is what is chosen by default.
+    fields = type(member.config).model_fields
+    defaults = {name: each.default for name, each in fields.items() if not each.is_required()}
+    saved = {**defaults, **state["config"]}
     names = sorted(set(config) | set(saved))
     different = [
         f"{name}={saved.get(name)!r} there, {config.get(name)!r} here"
@@ -208,7 +201,10 @@ def _restore_tensors(
         if name.startswith("adam."):
             _, index, slot = name.split(".")
             slots.setdefault(int(index), {})[slot] = tensors[name]
-    groups = [{**group, "betas": tuple(group["betas"])} for group in state["optimizer_groups"]]
+    groups = [
+        {name: tuple(value) if name == "betas" else value for name, value in group.items()}
+        for group in state["optimizer_groups"]
+    ]
     trainer.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     trainer.act_freq_scores = tensors["act_freq_scores"].to(device)
     trainer.n_forward_passes_since_fired = tensors["n_forward_passes_since_fired"].to(device)

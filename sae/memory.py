@@ -1,17 +1,21 @@
 """Memory of an SAE in training and of what it shares with its neighbours, from formulas alone.
 
-The counts of buffers were fitted to the resident set of fresh processes on a CPU (torch 2.13,
-sae_lens 6.54, d_in 576, d_sae 2048 and 8192, batches of 64 to 4096 tokens, dead latents present
-in the top-k family; matryoshka_batchtopk at 2048 tokens alone), within 2% with an allocator that
-gives back what is freed. `tests/sae/test_memory.py` holds them to 15%. Not measured on CUDA.
+Of the reference backend: the counts of buffers were fitted to the resident set of fresh processes
+on a CPU (torch 2.13, sae_lens 6.54, d_in 576, d_sae 2048 and 8192, batches of 64 to 4096 tokens,
+dead latents present in the top-k family; matryoshka_batchtopk at 2048 tokens alone), within 2% with
+an allocator that gives back what is freed. `tests/sae/test_memory.py` holds them to 15%. Not
+measured on CUDA. Of the batched backend, which steps on a CPU: `sae.batched.memory`, counted from
+its code and held to 10% of whole packs by `tests/sae/batched/test_memory.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from sae.architectures import ArchitectureConfig
+from sae.batched.memory import Kernels, Shapes, pack_parts, stepped_by_hand
 
 BYTES_BY_DTYPE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -44,7 +48,7 @@ def member_bytes(
     batch_tokens: int,
     device: Literal["cpu", "cuda"] = "cuda",
 ) -> int:
-    """Peak memory of one member stepped by the reference backend, in bytes.
+    """Peak memory of one member where the reference backend steps it, in bytes.
 
     The larger of two peaks: the end of the forward pass and the optimizer's step, both over
     weights and moments. On the CPU what its allocator does not give back is added. Members of one
@@ -65,6 +69,58 @@ def member_bytes(
     )
     live = max(passes, OPTIMIZER_WEIGHT_BUFFERS * weights)
     return int(live * (RETAINED_BY_ALLOCATOR if device == "cpu" else 1.0))
+
+
+@dataclass(frozen=True)
+class PackMemory:
+    """Peak memory of a pack's members and of their steps on a CPU, in bytes."""
+
+    members: int
+    """Kept as long as they are there; the reference backend's peaks are each member's own."""
+    steps: int
+    """Buffers and temporaries of the batched backend's steps, once for all members."""
+
+    @property
+    def total(self) -> int:
+        return self.members + self.steps
+
+
+def pack_bytes(
+    configs: Sequence[ArchitectureConfig],
+    *,
+    d_in: int,
+    batch_tokens: int,
+    kernels: Kernels | None = "cpp",
+    dead_share: float = 1.0,
+) -> PackMemory:
+    """Peak memory of members that train side by side on a CPU, by the backend that steps each.
+
+    The stream comes on top (`shared_bytes`), and what a checkpoint and an export copy
+    (`copies_bytes`).
+
+    Args:
+        kernels: of the batched backend; None where sae_lens's trainer steps all.
+        dead_share: share of latents that may be dead at once, for which auxiliary losses need
+            room; at most all of them.
+    """
+    by_hand = [config for config in configs if kernels is not None and stepped_by_hand(config)]
+    others = [config for config in configs if kernels is None or not stepped_by_hand(config)]
+    members, steps = pack_parts(
+        [Shapes(config, d_in, batch_tokens, kernels or "cpp", dead_share) for config in by_hand]
+    )
+    members += sum(
+        member_bytes(config, d_in=d_in, batch_tokens=batch_tokens, device="cpu")
+        for config in others
+    )
+    return PackMemory(members, steps)
+
+
+def copies_bytes(config: ArchitectureConfig, *, d_in: int) -> int:
+    """What a checkpoint and an export take beside the pack, one of each at a time, in bytes.
+
+    A copy of weights and moments; a copy of the weights, and the weights that are loaded back.
+    """
+    return BYTES_BY_DTYPE[config.dtype] * 2 * d_in * config.d_sae * (1 + config.num_moments + 2)
 
 
 def shared_bytes(

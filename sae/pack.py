@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 
 import torch
 
@@ -93,6 +93,7 @@ class Pack:
         self._position = 0
         self._lm_seconds_seen = source.lm_seconds
         self._lock = RLock()
+        self._finish_lock = Lock()
 
     @property
     def position(self) -> int:
@@ -243,11 +244,14 @@ class Pack:
     def finish(
         self, member_id: str, folder: Path, *, ce_tokens: int = DEFAULT_CE_TOKENS
     ) -> FinishReport:
-        """Export a member into a folder and measure it. Raises ExportDiffers."""
+        """Export a member into a folder and measure it. Raises ExportDiffers.
+
+        One member at a time: those of a sweep end together, and each takes its weights twice more.
+        """
         slot = self._slot(member_id)
         slot.finishing = True
         try:
-            with slot.lock:
+            with self._finish_lock, slot.lock:
                 return finish_member(slot.member, self.source, folder, ce_tokens=ce_tokens)
         finally:
             slot.finishing = False

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from jobs.kind import Footprint
 from orchestrator.nodes.records import read_nodes
+from orchestrator.planning.largest_trial import largest_trial
 from orchestrator.planning.node_types import ClusterShape, Kind, NodeType
 from orchestrator.planning.placement import DoesNotFit, device_kind
-from orchestrator.planning.plan import suggested
+from orchestrator.planning.plan import fits, suggested
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.spec.units import format_bytes
 from orchestrator.store import Store
@@ -86,7 +86,7 @@ def refuse_what_nobody_takes(spec: SweepSpec, shapes: Sequence[ClusterShape]) ->
     """
     configs = suggested(spec)
     footprints = [spec.kind.footprint(spec.setup, config) for config in configs]
-    largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
+    largest = largest_trial(configs, footprints)
     asked: list[tuple[NodeType, Kind]] = []
     for shape in shapes:
         try:
@@ -97,21 +97,17 @@ def refuse_what_nobody_takes(spec: SweepSpec, shapes: Sequence[ClusterShape]) ->
     if not asked:
         names = [each.name for shape in shapes for each in shape.types if each.num_nodes]
         raise NoSuchDevice(spec.device, ", ".join(names) or "none")
-    if any(_fits(footprints[largest], each, kind) for each, kind in asked):
+    if any(fits(largest.footprint.on(kind), each.device(kind)) for each, kind in asked):
         return ""
     if guessed := [each for each, kind in asked if kind == "cuda" and each.gpu_basis == "guessed"]:
         return (
             f"whether a trial fits is not known: nobody knows the memory of {guessed[0].name}; "
             "label its nodes saeq-instance-type or ray.io/accelerator-type (A100-80G)"
         )
-    config = ", ".join(f"{name}={value}" for name, value in configs[largest].items())
-    footprint = footprints[largest]
-    raise FitsNoNodeType(footprint.trial_bytes, footprint.shared_bytes, config, _listed(asked))
-
-
-def _fits(footprint: Footprint, node_type: NodeType, kind: Kind) -> bool:
-    usable = node_type.device(kind).usable_bytes
-    return usable >= footprint.shared_bytes + footprint.trial_bytes
+    _, kind = max(asked, key=lambda a: a[0].device(a[1]).usable_bytes)
+    needs, config = largest.footprint.on(kind), largest.config_by_device[kind]
+    told = ", ".join(f"{name}={value}" for name, value in config.items())
+    raise FitsNoNodeType(needs.trial_bytes, needs.shared_bytes, told, _listed(asked))
 
 
 def _listed(asked: Sequence[tuple[NodeType, Kind]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +14,7 @@ from orchestrator.money.node_price import NOT_KNOWN, node_price
 from orchestrator.planning.calibration import Calibration
 from orchestrator.planning.devices import BANDWIDTH_EFFICIENCY, EFFICIENCY, DeviceProfile
 from orchestrator.planning.expectation import Expectation, expected_share
+from orchestrator.planning.largest_trial import LargestTrial, largest_of, largest_trial
 from orchestrator.planning.placement import DEFAULT_MEMBERS, DoesNotFit
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.spec.units import format_bytes
@@ -46,6 +47,8 @@ class Between(_Part):
 class MemoryPlan(_Part):
     """Bytes, from the job kind's formula."""
 
+    device: Literal["cpu", "cuda"]
+    """Where they are needed."""
     trial_bytes_min: int
     trial_bytes_max: int
     shared_bytes: int
@@ -89,6 +92,9 @@ class Plan(_Part):
     expected_share: float | None
     expected_share_basis: str
     memory: MemoryPlan
+    """On devices like the first one."""
+    memory_elsewhere: MemoryPlan | None = None
+    """On the others, where they need other memory."""
     devices: tuple[DevicePlan, ...]
     trust_remote_code: bool
     calibration: Calibration | None = None
@@ -139,15 +145,19 @@ def plan(
     footprints = [kind.footprint(spec.setup, config) for config in configs]
     reports = [len(spec.report_points(config)) for config in configs]
     work = list(starmap(_Work, zip(totals, reports, footprints, strict=True)))
-    largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
-    _refuse_too_large(footprints[largest], configs[largest], devices)
+    largest = largest_trial(configs, footprints)
+    _refuse_too_large(largest, devices)
     share = expected_share(
         spec.early_stop,
         list(zip(configs, totals, strict=True)),
         strata=spec.strata,
         direction=spec.direction,
-        slots=max(trials_per_device(spec, d, footprints[largest]) for d in devices),
+        slots=max(trials_per_device(spec, d, largest.footprint) for d in devices),
     )
+    memory, *elsewhere = [
+        _memory_plan(kind, footprints, largest)
+        for kind in dict.fromkeys(device.kind for device in devices)
+    ]
     scale = spec.trials / len(configs)
     return Plan(
         sweep=spec.name,
@@ -160,16 +170,29 @@ def plan(
         rungs=spec.early_stop.rungs(max(totals)),
         expected_share=share.share,
         expected_share_basis=share.basis,
-        memory=MemoryPlan(
-            trial_bytes_min=min(f.trial_bytes for f in footprints),
-            trial_bytes_max=footprints[largest].trial_bytes,
-            shared_bytes=max(f.shared_bytes for f in footprints),
-            largest_config=configs[largest],
-        ),
+        memory=memory,
+        memory_elsewhere=next((each for each in elsewhere if _differ(each, memory)), None),
         devices=tuple(_on_device(spec, device, work, share, calibration) for device in devices),
         trust_remote_code=trusts_remote_code(spec),
         calibration=calibration,
     )
+
+
+def _memory_plan(
+    device: Literal["cpu", "cuda"], footprints: Sequence[Footprint], largest: LargestTrial
+) -> MemoryPlan:
+    worst = largest.footprint.on(device)
+    return MemoryPlan(
+        device=device,
+        trial_bytes_min=min(each.on(device).trial_bytes for each in footprints),
+        trial_bytes_max=worst.trial_bytes,
+        shared_bytes=worst.shared_bytes,
+        largest_config=largest.config_by_device[device],
+    )
+
+
+def _differ(one: MemoryPlan, other: MemoryPlan) -> bool:
+    return one.model_copy(update={"device": other.device}) != other
 
 
 def suggested(spec: SweepSpec, limit: int = COUNTED_CONFIGURATIONS) -> list[dict[str, Any]]:
@@ -180,8 +203,8 @@ def suggested(spec: SweepSpec, limit: int = COUNTED_CONFIGURATIONS) -> list[dict
 
 def trials_per_device(spec: SweepSpec, device: DeviceProfile, footprint: Footprint) -> int:
     """How many trials of that size live on one device at once; 0 if none fits."""
-    room = device.usable_bytes - footprint.shared_bytes
-    by_memory = max(0, room // footprint.trial_bytes)
+    needs = footprint.on(device.kind)
+    by_memory = max(0, (device.usable_bytes - needs.shared_bytes) // needs.trial_bytes)
     asked = spec.pack.members or DEFAULT_MEMBERS
     return min(by_memory, asked, -(-spec.trials // device.num_devices))
 
@@ -203,9 +226,9 @@ def refuse_what_fits_nowhere(spec: SweepSpec, devices: Sequence[DeviceProfile]) 
     """
     configs = suggested(spec)
     footprints = [spec.kind.footprint(spec.setup, config) for config in configs]
-    largest = max(range(len(configs)), key=lambda i: footprints[i].trial_bytes)
-    _refuse_too_large(footprints[largest], configs[largest], devices)
-    return footprints[largest]
+    largest = largest_trial(configs, footprints)
+    _refuse_too_large(largest, devices)
+    return largest.footprint
 
 
 def trusts_remote_code(spec: SweepSpec) -> bool:
@@ -222,17 +245,22 @@ def _truthy_leaves(tree: Any, key: str) -> list[Any]:
     return found + [leaf for each in tree.values() for leaf in _truthy_leaves(each, key)]
 
 
-def _refuse_too_large(
-    largest: Footprint, config: Mapping[str, Any], devices: Sequence[DeviceProfile]
-) -> None:
-    if any(d.usable_bytes >= largest.shared_bytes + largest.trial_bytes for d in devices):
+def _refuse_too_large(largest: LargestTrial, devices: Sequence[DeviceProfile]) -> None:
+    if any(fits(largest.footprint.on(d.kind), d) for d in devices):
         return
+    roomiest = max(devices, key=lambda d: d.usable_bytes)
+    needs, config = largest.footprint.on(roomiest.kind), largest.config_by_device[roomiest.kind]
     raise TrialTooLarge(
-        largest.trial_bytes,
-        largest.shared_bytes,
+        needs.trial_bytes,
+        needs.shared_bytes,
         ", ".join(f"{name}={value}" for name, value in config.items()),
         ", ".join(f"{d.name} ({format_bytes(d.usable_bytes)} usable)" for d in devices),
     )
+
+
+def fits(needs: Footprint, device: DeviceProfile) -> bool:
+    """Whether one trial has room beside what it shares."""
+    return device.usable_bytes >= needs.shared_bytes + needs.trial_bytes
 
 
 def _between(at_most: float, share: Expectation) -> Between:
@@ -247,7 +275,7 @@ def _on_device(
     share: Expectation,
     calibration: Calibration | None,
 ) -> DevicePlan:
-    largest = max((each.footprint for each in work), key=lambda f: f.trial_bytes)
+    largest = largest_of([each.footprint for each in work])
     members = trials_per_device(spec, device, largest)
     packs = -(-spec.trials // members) if members else 0
     price = node_price(spec.price.usd_per_hour, {}, device=device.name)
@@ -264,7 +292,8 @@ def _on_device(
                 usd = _between(seconds / 3600 * price.usd_per_hour, share)
             notes = over_budget(spec, hours, usd)
     else:
-        need = format_bytes(largest.shared_bytes + largest.trial_bytes)
+        needs = largest.on(device.kind)
+        need = format_bytes(needs.shared_bytes + needs.trial_bytes)
         notes = [f"needs {need}, {format_bytes(device.usable_bytes)} usable"]
     return DevicePlan(
         device=device.name,

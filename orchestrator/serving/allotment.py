@@ -122,9 +122,13 @@ class Allotter:
         return self._device(worker).kind
 
     def _device(self, worker: SweepWorker) -> DeviceProfile:
-        return device_for(worker.spec, self._memory_of(worker), self._shape)
+        return device_for(worker.spec, self._needs_of(worker), self._shape)
 
     def _memory_of(self, worker: SweepWorker) -> SweepMemory:
+        """On the device that it is planned with."""
+        return self._needs_of(worker).on(self._kind(worker))
+
+    def _needs_of(self, worker: SweepWorker) -> SweepMemory:
         sweep = worker.queued.id
         if sweep not in self._memory:
             self._memory[sweep] = memory_of(worker.spec)

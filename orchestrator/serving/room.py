@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.kind import Footprint
 from orchestrator.planning.devices import DeviceProfile
+from orchestrator.planning.largest_trial import largest_of
 from orchestrator.planning.node_types import ClusterShape, Kind, NodeType
 from orchestrator.planning.placement import DEFAULT_MEMBERS, DoesNotFit, device_kind
 from orchestrator.planning.plan import suggested
@@ -24,6 +26,12 @@ class SweepMemory:
     """Of its largest trial."""
     most_members: int
     """Trials on one device, however much memory there is."""
+    on_cpu: SweepMemory | None = None
+    """What holds on a CPU, where that differs."""
+
+    def on(self, kind: str) -> SweepMemory:
+        """What holds on a device: `cpu` or `cuda`."""
+        return self.on_cpu if kind == "cpu" and self.on_cpu is not None else self
 
     def members(self, usable_bytes: int) -> int:
         """Its trials that fit on a device beside its stream."""
@@ -34,11 +42,16 @@ class SweepMemory:
 def memory_of(spec: SweepSpec) -> SweepMemory:
     """Arithmetic alone: nothing is loaded."""
     footprints = [spec.kind.footprint(spec.setup, config) for config in suggested(spec)]
+    return _memory(spec, largest_of(footprints))
+
+
+def _memory(spec: SweepSpec, largest: Footprint) -> SweepMemory:
     return SweepMemory(
         stream=spec.kind.shared_key(spec.setup),
-        shared_bytes=max(footprint.shared_bytes for footprint in footprints),
-        trial_bytes=max(footprint.trial_bytes for footprint in footprints),
+        shared_bytes=largest.shared_bytes,
+        trial_bytes=largest.trial_bytes,
         most_members=max(1, min(spec.pack.members or DEFAULT_MEMBERS, spec.trials)),
+        on_cpu=None if largest.on_cpu is None else _memory(spec, largest.on_cpu),
     )
 
 
@@ -59,7 +72,7 @@ def device_for(spec: SweepSpec, memory: SweepMemory, shape: ClusterShape) -> Dev
     def usable(node_type: NodeType) -> int:
         return node_type.device(kind).usable_bytes
 
-    roomy = [t for t in types if memory.members(usable(t))]
+    roomy = [t for t in types if memory.on(kind).members(usable(t))]
     smallest = min(roomy or [max(types, key=usable)], key=usable)
     names = [t.name for t in roomy or types]
     update = {"num_devices": shape.num_devices(kind, names)}

@@ -1,4 +1,4 @@
-"""What of a sweep only says how it is run: left out of its identity, taken over when it runs again."""
+"""What of a sweep only says how it is run: no part of its identity, taken over by another run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.planning.plan import MEASURED_BASIS, Between, DevicePlan, Plan
+from orchestrator.planning.plan import MEASURED_BASIS, Between, DevicePlan, MemoryPlan, Plan
 from orchestrator.spec.units import (
     format_bytes,
     format_duration,
@@ -76,10 +76,19 @@ def _stopping(spec: SweepSpec, plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> str:
-    memory = plan.memory
+    if plan.memory_elsewhere is None:
+        return _memory_on(plan.memory, "a device")
+    both = (plan.memory, plan.memory_elsewhere)
+    return "; ".join(_memory_on(each, _A_DEVICE[each.device]) for each in both)
+
+
+_A_DEVICE = {"cpu": "a CPU", "cuda": "a GPU"}
+
+
+def _memory_on(memory: MemoryPlan, device: str) -> str:
     low, high = format_bytes(memory.trial_bytes_min), format_bytes(memory.trial_bytes_max)
     trial = high if low == high else f"{low} to {high}"
-    return f"{trial} a trial, beside {format_bytes(memory.shared_bytes)} shared on a device"
+    return f"{trial} a trial, beside {format_bytes(memory.shared_bytes)} shared on {device}"
 
 
 def _measured(spec: SweepSpec, plan: Plan) -> str:

@@ -55,8 +55,11 @@ class ArchitectureConfig(BaseModel):
     """Width of the dictionary, in latents."""
     hook: str | None = None
     """Module whose output is reconstructed; not asked for where the sweep has only one."""
+    optimizer: Literal["adam", "signum"] = "adam"
+    """adam (sae_lens), or signum: the sign of the mean gradient, one moment instead of two
+    (Bernstein et al. 2018, arXiv 1802.04434). Its `lr` is how far each weight moves in a step."""
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 3e-4
-    """Adam's learning rate after warm-up, or `auto`: 2e-4 / sqrt(d_sae / 2^14)."""
+    """The learning rate after warm-up, or `auto`: 2e-4 / sqrt(d_sae / 2^14), for adam."""
     lr_schedule: Literal["constant", "cosineannealing"] = "constant"
     """What the learning rate does between warm-up and decay."""
     lr_end: float | None = Field(default=None, ge=0)
@@ -69,6 +72,8 @@ class ArchitectureConfig(BaseModel):
     """Decay of Adam's mean gradient."""
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of Adam's mean squared gradient."""
+    signum_beta: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of signum's mean gradient; 0: the sign of each batch's own (signSGD)."""
     dead_feature_window: int = Field(default=1000, ge=0)
     """Steps without firing after which a latent counts as dead."""
     decoder_init_norm: float | None = Field(default=0.1, gt=0)
@@ -102,7 +107,7 @@ class ArchitectureConfig(BaseModel):
 
     @property
     def learning_rate(self) -> float:
-        """Adam's learning rate after warm-up, as a number.
+        """The learning rate after warm-up, as a number.
 
         `auto` falls with the square root of the width (Gao et al. 2024, arXiv 2406.04093, figure
         3), with the constant that EleutherAI's sparsify and dictionary_learning fitted to it:
@@ -116,6 +121,11 @@ class ArchitectureConfig(BaseModel):
     def final_lr(self) -> float:
         """Where the cosine ends: `lr_end`, else a tenth of the rate, as sae_lens has it."""
         return self.learning_rate / 10 if self.lr_end is None else self.lr_end
+
+    @property
+    def num_moments(self) -> int:
+        """Tensors like a weight that the optimizer keeps of it."""
+        return 1 if self.optimizer == "signum" else 2
 
     @property
     def sparsity(self) -> float:
@@ -137,7 +147,7 @@ class ArchitectureConfig(BaseModel):
         Args:
             total_steps: length of the training where it is known: warm-ups and decay must fit.
         """
-        faults = []
+        faults = self._optimizer_faults()
         if self.final_lr > self.learning_rate:
             given = f"{self.learning_rate:g}" + (" (auto)" if self.lr == "auto" else "")
             faults.append(f"lr_end={self.final_lr:g} exceeds lr={given}; lower lr_end")
@@ -152,6 +162,23 @@ class ArchitectureConfig(BaseModel):
             )
         if total_steps is not None:
             faults.extend(self._schedule_faults(total_steps))
+        return faults
+
+    def _optimizer_faults(self) -> list[str]:
+        fields = type(self).model_fields
+        adams, signums = ("adam_beta1", "adam_beta2"), ("signum_beta",)
+        unused = signums if self.optimizer == "adam" else adams
+        faults = [
+            f"{name}={getattr(self, name):g} is not used by optimizer={self.optimizer}; drop it, "
+            "or change the optimizer"
+            for name in unused
+            if getattr(self, name) != fields[name].default
+        ]
+        if self.optimizer == "signum" and self.lr == "auto":
+            faults.append(
+                "lr=auto is a rule for adam, whose steps are of another length than those of "
+                "optimizer=signum; give lr as a number"
+            )
         return faults
 
     def _schedule_faults(self, total_steps: int) -> list[str]:

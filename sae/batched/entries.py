@@ -127,12 +127,12 @@ class DenseEntries:
         if onto_FD is not None:
             return onto_FD.addmm_(act_E.T, pull_BD)
         shape = (act_E.shape[1], pull_BD.shape[1])
-        grad_FD = self._workspace.take("grad_dec", shape, act_E.dtype, act_E.device)
+        grad_FD = self._workspace.take("main.grad_dec", shape, act_E.dtype, act_E.device)
         return torch.mm(act_E.T, pull_BD, out=grad_FD)
 
     def encoder_gradient(self, grad_pre_E: Tensor, input_BD: Tensor) -> Gradient:
         shape = (input_BD.shape[1], grad_pre_E.shape[1])
-        grad_DF = self._workspace.take("grad_enc", shape, input_BD.dtype, input_BD.device)
+        grad_DF = self._workspace.take("main.grad_enc", shape, input_BD.dtype, input_BD.device)
         return Gradient(torch.mm(input_BD.T, grad_pre_E, out=grad_DF))
 
     def _take(self, name: str, like: Tensor) -> Tensor:

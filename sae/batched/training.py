@@ -1,4 +1,4 @@
-"""One optimizer step from a member's outcome: clipping, Adam, counters, schedules.
+"""One optimizer step from a member's outcome: clipping, Adam or Signum, counters, schedules.
 
 Does what `SAETrainer.step` does after `loss.backward()`, and its bookkeeping before.
 
@@ -7,6 +7,7 @@ Shape suffixes: B = tokens in the batch, F = latents, D = d_in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from sae.batched.kernels.base import AdamRule, StepKernels
 from sae.batched.outcome import Bench, Family, Outcome
 from sae.member import Member
+from sae.signum import Signum
 
 MAX_GRADIENT_NORM = 1.0
 """sae_lens clips every SAE's gradients to it, always."""
@@ -46,11 +48,14 @@ def count_firing(trainer: Any, fired_F: Tensor) -> None:
 
 
 def update(member: Member, outcome: Outcome, kernels: StepKernels) -> None:
-    """Clip the gradients of this SAE together, then Adam on each of its parameters."""
+    """Clip the gradients of this SAE together, then the optimizer on each of its parameters."""
     optimizer = member.trainer.optimizer
     named = dict(member.sae.named_parameters())
     assert named.keys() == outcome.gradients.keys()
     clip = clip_factor(kernels.norm([each.tensor for each in outcome.gradients.values()]))
+    if isinstance(optimizer, Signum):
+        move_by_signs(optimizer, named, outcome, clip)
+        return
     for name, gradient in outcome.gradients.items():
         state = adam_state(optimizer, named[name])
         state["step"] += 1
@@ -62,6 +67,16 @@ def update(member: Member, outcome: Outcome, kernels: StepKernels) -> None:
             adam_rule(optimizer.param_groups[0], int(state["step"]), clip),
             transposed=gradient.transposed,
         )
+
+
+def move_by_signs(
+    optimizer: Signum, named: Mapping[str, Tensor], outcome: Outcome, clip: Tensor
+) -> None:
+    """Signum on each parameter; clipping counts, since it weighs steps in the mean gradient."""
+    for name, gradient in outcome.gradients.items():
+        grad = gradient.tensor.mul_(clip.to(gradient.tensor.dtype))
+        grad = grad.T if gradient.transposed else grad
+        optimizer.move(named[name], grad, optimizer.param_groups[0])
 
 
 def clip_factor(norm: Tensor) -> Tensor:

@@ -151,9 +151,11 @@ def test_the_backend_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatc
         default_backend(CPU)
 
 
-def packed_record(source: SyntheticSource) -> tuple[Member, dict[str, Any]]:
+def packed_record(
+    source: SyntheticSource, config: ArchitectureConfig | None = None
+) -> tuple[Member, dict[str, Any]]:
     pack = Pack(source)
-    pack.attach("m", scheduled_config("topk"), TOTAL)
+    pack.attach("m", config or scheduled_config("topk"), TOTAL)
     pack.set_target("m", 10 * BATCH)
     while pack.run_step():
         pass

@@ -1,0 +1,173 @@
+"""Members trained by Signum: as a plain writing of the paper moves the trainer of sae_lens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae.architectures import ArchitectureConfig, by_architecture
+from sae.batched.backend import BatchedBackend
+from sae.member import Member, lr_scheduler
+from sae.member_state import STATE_FILE, BadCheckpoint, load_member, save_member
+from sae.replay import train_from_record
+from sae.signum import Signum
+from sae.step_backend import ReferenceBackend, StepBackend
+from tests.sae.batched.parity_cases import NUM_STEPS, Life
+from tests.sae.batched.rival import SOURCE, Ran, bare_trainer, differences, fresh_member
+from tests.sae.batched.test_backend import packed_record
+from tests.sae.synthetic_source import SyntheticSource, scheduled_config, small_config
+
+ARCHITECTURES = sorted(by_architecture)
+BACKENDS: dict[str, Callable[[], StepBackend]] = {
+    "batched": BatchedBackend,
+    "reference": ReferenceBackend,
+}
+SIGNUM: dict[str, Any] = {"optimizer": "signum", "signum_beta": 0.8, "lr": 1e-3}
+
+
+class PlainSignum(torch.optim.Optimizer):
+    """Algorithm 2 of Bernstein et al. 2018, on one worker, written down once more."""
+
+    def __init__(self, params: Any, lr: float, beta: float) -> None:
+        super().__init__(params, {"lr": lr, "beta": beta})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        del closure
+        for group in self.param_groups:
+            beta, lr = group["beta"], group["lr"]
+            for x in group["params"]:
+                m = self.state[x].get("exp_avg", torch.zeros_like(x))
+                m = beta * m + (1 - beta) * x.grad
+                self.state[x]["exp_avg"] = m
+                x -= lr * torch.sign(m)
+
+
+def config_of(architecture: str, dtype: str, **more: Any) -> ArchitectureConfig:
+    return scheduled_config(architecture, dtype=dtype, **{**SIGNUM, **more})
+
+
+def state_of(trainer: Any) -> dict[str, Tensor]:
+    state = {f"sae.{name}": value for name, value in trainer.sae.state_dict().items()}
+    for index, slots in trainer.optimizer.state_dict()["state"].items():
+        state |= {f"{index}.{slot}": value for slot, value in slots.items()}
+    state["lr"] = torch.tensor(trainer.optimizer.param_groups[0]["lr"])
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def run_bare(life: Life) -> Ran:
+    """sae_lens's trainer, with the plain optimizer in the place of its own."""
+    trainer: Any = bare_trainer(life)
+    config = life.config
+    trainer.optimizer = PlainSignum(
+        trainer.sae.parameters(), lr=config.learning_rate, beta=config.signum_beta
+    )
+    trainer.lr_scheduler = lr_scheduler(trainer.cfg, trainer.optimizer)
+    ran = Ran({})
+    for position in range(NUM_STEPS):
+        output = trainer.step(SOURCE.batch_at(position).to(trainer.sae.dtype))
+        trainer.n_training_steps += 1
+        ran.losses.append(output.loss.item())
+    ran.state = state_of(trainer)
+    return ran
+
+
+def run_member(life: Life, backend: StepBackend) -> Ran:
+    member, ran = fresh_member(life), Ran({})
+    for position in range(NUM_STEPS):
+        assert not backend.step({"m": member}, SOURCE.batch_at(position), position)
+        ran.losses.append(member.losses.report()["loss"])
+    ran.state = state_of(member.trainer)
+    return ran
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fifty_steps_are_those_of_the_paper(architecture: str, backend: str) -> None:
+    life = Life(config_of(architecture, "float64"), depth=1.0)
+    ours, theirs = run_member(life, BACKENDS[backend]()), run_bare(life)
+    assert not differences(ours, theirs, tolerance=1e-9, loss_tolerance=3e-7)
+
+
+def test_every_weight_moves_by_the_learning_rate_against_its_mean_gradient() -> None:
+    weight = torch.nn.Parameter(torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64))
+    optimizer = Signum([weight], lr=0.25, beta=0.5)
+    weight.grad = torch.tensor([3.0, -1e-6, 0.0], dtype=torch.float64)
+    optimizer.step()
+    assert weight.tolist() == [0.75, 1.25, 1.0]
+    weight.grad = torch.tensor([-1.0, 1e-3, -1e-9], dtype=torch.float64)
+    optimizer.step()
+    assert weight.tolist() == [0.5, 1.0, 1.25]  # the first one's mean is 0.25
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_member_goes_on_from_a_checkpoint_bit_for_bit(backend: str, tmp_path: Path) -> None:
+    config = config_of("topk", "float32")
+    source = SyntheticSource()
+
+    def trained(member: Member, first: int, end: int) -> Member:
+        stepper = BACKENDS[backend]()
+        for position in range(first, end):
+            assert not stepper.step({"m": member}, source.batch_at(position)["layer"], position)
+        return member
+
+    def fresh() -> Member:
+        return Member.from_source(config, source, 60 * source.batch_tokens)
+
+    whole = trained(fresh(), 0, 30)
+    save_member(trained(fresh(), 0, 13), tmp_path)
+    resumed = fresh()
+    load_member(resumed, tmp_path)
+    one, other = state_of(trained(resumed, 13, 30).trainer), state_of(whole.trainer)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(BadCheckpoint, match="optimizer='signum' there, 'adam' here"):
+        load_member(Member.from_source(scheduled_config("topk"), source, 3840), tmp_path)
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_is_adam_s(tmp_path: Path) -> None:
+    source = SyntheticSource()
+    save_member(Member.from_source(small_config("topk"), source, 3840), tmp_path)
+    state = json.loads((tmp_path / STATE_FILE).read_text())
+    for name in ("optimizer", "signum_beta"):
+        del state["config"][name]
+    (tmp_path / STATE_FILE).write_text(json.dumps(state))
+    load_member(Member.from_source(small_config("topk"), source, 3840), tmp_path)
+    signum = Member.from_source(small_config("topk", **SIGNUM), source, 3840)
+    with pytest.raises(BadCheckpoint, match="optimizer='adam' there, 'signum' here"):
+        load_member(signum, tmp_path)
+
+
+def test_a_record_is_replayed() -> None:
+    member, record = packed_record(SyntheticSource(), config_of("batchtopk", "float32"))
+    again = train_from_record(record, SyntheticSource())
+    for name, value in again.sae.state_dict().items():
+        assert torch.equal(value, member.sae.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (
+            {"optimizer": "signum", "lr": "auto"},
+            "lr=auto is a rule for adam, whose steps are of another length than those of "
+            "optimizer=signum; give lr as a number",
+        ),
+        (
+            {"optimizer": "signum", "adam_beta1": 0.0},
+            "adam_beta1=0 is not used by optimizer=signum; drop it, or change the optimizer",
+        ),
+        (
+            {"signum_beta": 0.5},
+            "signum_beta=0.5 is not used by optimizer=adam; drop it, or change the optimizer",
+        ),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(parameters: dict[str, Any], message: str) -> None:
+    assert small_config("topk", **parameters).faults() == [message]
