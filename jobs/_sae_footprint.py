@@ -13,7 +13,7 @@ from sae.hooks import hook_width, layer_of
 from sae.memory import (
     copies_bytes,
     member_bytes,
-    pack_bytes,
+    pack_memory,
     shared_bytes,
     step_flop_per_token,
     step_traffic_bytes_per_token,
@@ -76,8 +76,8 @@ def _batched_on_cpu(
     kernels = cpu_kernels()
     if kernels is None or not stepped_by_hand(config):
         return None
-    pack = pack_bytes([config], d_in=d_in, batch_tokens=batch_tokens, kernels=kernels)
-    once = pack.steps + copies_bytes(config, d_in=d_in)
+    pack = pack_memory([config], d_in=d_in, batch_tokens=batch_tokens, kernels=kernels)
+    once = pack.steps + pack.retained + copies_bytes(config, d_in=d_in)
     return replace(elsewhere, trial_bytes=pack.members, shared_bytes=elsewhere.shared_bytes + once)
 
 

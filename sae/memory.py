@@ -5,17 +5,17 @@ on a CPU (torch 2.13, sae_lens 6.54, d_in 576, d_sae 2048 and 8192, batches of 6
 dead latents present in the top-k family; matryoshka_batchtopk at 2048 tokens alone), within 2% with
 an allocator that gives back what is freed. `tests/sae/test_memory.py` holds them to 15%. Not
 measured on CUDA. Of the batched backend, which steps on a CPU: `sae.batched.memory`, counted from
-its code and held to 10% of whole packs by `tests/sae/batched/test_memory.py`.
+its code and held to 10% of whole packs by `tests/sae/batched/test_pack_memory.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 from sae.architectures import ArchitectureConfig
-from sae.batched.memory import Kernels, Shapes, pack_parts, stepped_by_hand
+from sae.batched.memory import Kernels, PackMemory, Shapes, batched_memory, stepped_by_hand
 
 BYTES_BY_DTYPE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -71,21 +71,7 @@ def member_bytes(
     return int(live * (RETAINED_BY_ALLOCATOR if device == "cpu" else 1.0))
 
 
-@dataclass(frozen=True)
-class PackMemory:
-    """Peak memory of a pack's members and of their steps on a CPU, in bytes."""
-
-    members: int
-    """Kept as long as they are there; the reference backend's peaks are each member's own."""
-    steps: int
-    """Buffers and temporaries of the batched backend's steps, once for all members."""
-
-    @property
-    def total(self) -> int:
-        return self.members + self.steps
-
-
-def pack_bytes(
+def pack_memory(
     configs: Sequence[ArchitectureConfig],
     *,
     d_in: int,
@@ -105,14 +91,14 @@ def pack_bytes(
     """
     by_hand = [config for config in configs if kernels is not None and stepped_by_hand(config)]
     others = [config for config in configs if kernels is None or not stepped_by_hand(config)]
-    members, steps = pack_parts(
+    memory = batched_memory(
         [Shapes(config, d_in, batch_tokens, kernels or "cpp", dead_share) for config in by_hand]
     )
-    members += sum(
+    by_sae_lens = sum(
         member_bytes(config, d_in=d_in, batch_tokens=batch_tokens, device="cpu")
         for config in others
     )
-    return PackMemory(members, steps)
+    return replace(memory, members=memory.members + by_sae_lens)
 
 
 def copies_bytes(config: ArchitectureConfig, *, d_in: int) -> int:

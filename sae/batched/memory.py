@@ -88,7 +88,9 @@ class StepBuffers:
 
 def step_buffers(shapes: Shapes) -> StepBuffers:
     """What a step takes beside its member. The configuration must be one `stepped_by_hand`."""
-    found = _FORMULAS[_family(shapes.config)](shapes)
+    family = _family(shapes.config)
+    assert family is not None
+    found = _FORMULAS[family](shapes)
     kept = {"pre": shapes.latents, **found.kept}
     # The scaled batch, the encoder's input, and the error before it is a buffer.
     passing = 3 * shapes.inputs + found.passing
@@ -104,20 +106,35 @@ def update_bytes(shapes: Shapes) -> float:
     return ADAM_TEMPORARIES * shapes.half if shapes.kernels == "torch" else 0.0
 
 
-def pack_parts(members: Sequence[Shapes]) -> tuple[int, int]:
-    """(what the members keep, what their steps take once), at the peak, in bytes."""
+@dataclass(frozen=True)
+class PackMemory:
+    """Peak memory of a pack's members and of their steps on a CPU, in bytes."""
+
+    members: int
+    """Kept as long as they are there."""
+    steps: int
+    """Buffers and temporaries of batched steps, once for all members."""
+    retained: int
+    """What the allocator keeps of blocks that were freed."""
+
+    @property
+    def total(self) -> int:
+        """The growth of the process."""
+        return self.members + self.steps + self.retained
+
+
+def batched_memory(members: Sequence[Shapes]) -> PackMemory:
+    """Memory of members that are all `stepped_by_hand`; more than one architecture may be there."""
     kept: dict[str, float] = {}
     passing = retained = 0.0
     for shapes in dict.fromkeys(members):
         buffers = step_buffers(shapes)
-        kept = {
-            name: max(kept.get(name, 0.0), buffers.kept.get(name, 0.0))
-            for name in {**kept, **buffers.kept}
-        }
+        for name, num_bytes in buffers.kept.items():
+            kept[name] = max(kept.get(name, 0.0), num_bytes)
         passing = max(passing, buffers.passing)
         retained = max(retained, retained_bytes(shapes))
     own = sum(shapes.member for shapes in members)
-    return int(own), int(sum(kept.values()) + passing + retained)
+    return PackMemory(int(own), int(sum(kept.values()) + passing), int(retained))
 
 
 def retained_bytes(shapes: Shapes) -> float:
@@ -160,7 +177,7 @@ def cpu_kernels() -> Kernels | None:
     return "cpp" if any(shutil.which(name) for name in looked_for) else "torch"
 
 
-def _family(config: ArchitectureConfig) -> type[ArchitectureConfig] | None:
+def _family(config: ArchitectureConfig) -> type | None:
     return next((known for known in _FORMULAS if isinstance(config, known)), None)
 
 
@@ -236,7 +253,7 @@ def _jumprelu(shapes: Shapes) -> StepBuffers:
     return _relu_like(shapes, "main.dots", passing=3 + tanh + gaps)
 
 
-_FORMULAS: dict[type[ArchitectureConfig] | None, Callable[[Shapes], StepBuffers]] = {
+_FORMULAS: dict[type, Callable[[Shapes], StepBuffers]] = {
     TopKFamilyConfig: _topk,
     StandardConfig: _standard,
     JumpReluConfig: _jumprelu,

@@ -163,6 +163,30 @@ def test_the_footprint_grows_with_the_dictionary_and_says_what_is_shared() -> No
     assert large.trial_flop_per_token == 4 * small.trial_flop_per_token == 12 * 576 * 4096
 
 
+def test_on_a_cpu_memory_is_that_of_the_backend_that_steps_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SAEQ_BACKEND", raising=False)
+    kind, setup = SaeTrain(), setup_of()
+    config = {"architecture": "topk", "d_sae": 4096, "k": 4}
+    elsewhere = kind.footprint(setup, config)
+    here, weight_bytes = elsewhere.on("cpu"), 2 * 576 * 4096 * 4
+    assert here.trial_bytes == pytest.approx(3 * weight_bytes, rel=0.01)
+    signum = kind.footprint(setup, {**config, "optimizer": "signum"}).on("cpu")
+    assert signum.trial_bytes == pytest.approx(2 * weight_bytes, rel=0.02)
+    # Buffers of a step, a checkpoint's copy and an export are paid once.
+    assert here.shared_bytes - elsewhere.shared_bytes > 5 * weight_bytes
+    assert here.trial_flop_per_token == elsewhere.trial_flop_per_token
+    assert elsewhere.on("cuda") is elsewhere
+    for by_sae_lens in ({"autocast": True}, {"dtype": "bfloat16"}):
+        footprint = kind.footprint(setup, {**config, **by_sae_lens})
+        assert footprint.on("cpu") is footprint
+    monkeypatch.setenv("SAEQ_BACKEND", "reference")
+    footprint = kind.footprint(setup, config)
+    assert footprint.on("cpu") is footprint
+    assert footprint.trial_bytes == elsewhere.trial_bytes
+
+
 def test_the_model_is_counted_up_to_its_deepest_hook() -> None:
     kind, config = SaeTrain(), {"architecture": "topk", "d_sae": 64, "k": 4}
     shallow = kind.footprint(setup_of(hooks=["model.layers.4"]), config)

@@ -235,3 +235,32 @@ def test_members_come_report_and_go_while_another_thread_steps(pack: Pack, tmp_p
     assert pack.members == ("steady",)
     run(pack)
     assert pack.tokens("steady") == TOTAL
+
+
+def test_members_that_end_together_are_exported_one_at_a_time(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else sixteen that end together would have their weights in memory twice more at once."""
+    at_work, seen, may_go_on = [0], [], threading.Event()
+
+    def slow(*_: Any, **__: Any) -> None:
+        at_work[0] += 1
+        seen.append(at_work[0])
+        may_go_on.wait(30)
+        at_work[0] -= 1
+
+    monkeypatch.setattr("sae.pack.finish_member", slow)
+    for name in "xy":
+        pack.attach(name, small_config("topk", hook="low"), 640)
+    finishing = [
+        threading.Thread(target=pack.finish, args=(name, tmp_path / name)) for name in "xy"
+    ]
+    for thread in finishing:
+        thread.start()
+    while not (seen and all(slot.finishing for slot in pack._slots.values())):
+        finishing[0].join(0.01)
+    finishing[0].join(0.05)
+    may_go_on.set()
+    for thread in finishing:
+        thread.join(30)
+    assert seen == [1, 1]

@@ -120,6 +120,37 @@ def test_trials_per_device_are_what_memory_leaves_beside_the_model() -> None:
     assert made().devices[0].packs == 3
 
 
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trials keep less on a CPU, and share more."""
+    there = replace(FOOTPRINT, trial_bytes=30 * MIB, shared_bytes=700 * MIB)
+    footprint = replace(FOOTPRINT, on_cpu=there)
+    monkeypatch.setattr(JobKind.by_name["sae_train"], "footprint", lambda *_: footprint)
+
+
+def test_a_cpu_is_planned_with_what_trials_need_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_cpu(monkeypatch)
+    shown = made(devices=[HERE, GPU])
+    assert [row.trials_per_device for row in shown.devices] == [10, 4]
+    assert (shown.memory.device, shown.memory.trial_bytes_max) == ("cpu", 30 * MIB)
+    assert shown.memory_elsewhere is not None
+    assert shown.memory_elsewhere.trial_bytes_max == 100 * MIB
+    flat = " ".join(page(sweep(), shown, 200).split())
+    assert "30 MiB a trial, beside 700 MiB shared on a CPU; 100 MiB a trial" in flat
+    alike = made(devices=[GPU])
+    assert alike.memory_elsewhere is None
+    assert "600 MiB shared on a device" in " ".join(page(sweep(), alike, 200).split())
+
+
+def test_what_fits_no_cpu_is_refused_with_what_it_needs_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_a_cpu(monkeypatch)
+    small = HERE.model_copy(update={"usable_bytes": 720 * MIB})
+    with pytest.raises(TrialTooLarge, match="a trial needs 30 MiB beside the 700 MiB"):
+        made(devices=[small])
+    assert made(devices=[small, GPU]).devices[0].notes == ("needs 730 MiB, 720 MiB usable",)
+
+
 def seconds_on(
     footprint: Footprint, device: DeviceProfile, monkeypatch: pytest.MonkeyPatch
 ) -> float:

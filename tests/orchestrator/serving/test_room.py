@@ -56,3 +56,11 @@ def test_two_sweeps_of_one_stream_name_the_same_one() -> None:
     another = parse_sweep(TEXT.replace("layers.1", "layers.2"))
     assert memory_of(one).stream != memory_of(another).stream
     assert memory_of(one).most_members == 2
+
+
+def test_a_cpu_has_room_by_what_trials_need_there() -> None:
+    memory = memory_of(parse_sweep(TEXT))
+    there = memory.on("cpu")
+    assert memory.on("cuda") is memory
+    assert there.trial_bytes < memory.trial_bytes
+    assert (there.stream, there.most_members) == (memory.stream, memory.most_members)

@@ -16,8 +16,8 @@ import torch
 from sae.architectures import by_architecture, parse_architecture
 from sae.batched import backend, kernels, memory
 from sae.batched.kernels import compiling, cpp_kernels
-from sae.batched.memory import Kernels, cpu_kernels, stepped_by_hand
-from sae.memory import PackMemory, copies_bytes, member_bytes, pack_bytes
+from sae.batched.memory import Kernels, PackMemory, cpu_kernels, stepped_by_hand
+from sae.memory import copies_bytes, member_bytes, pack_memory
 from tests.sae.batched.measure_pack import PackCase, PackPeak
 from tests.sae.batched.parity_cases import CASES
 from tests.sae.synthetic_source import SPARSITY, small_config
@@ -38,11 +38,17 @@ def parameters(architecture: str, d_sae: int, seed: int = 0, **more: Any) -> dic
     }
 
 
-def measured(case: PackCase, by: Kernels) -> PackPeak:
+def same(
+    num_members: int, architecture: str, d_sae: int, **more: Any
+) -> tuple[dict[str, Any], ...]:
+    return tuple(parameters(architecture, d_sae, seed, **more) for seed in range(num_members))
+
+
+def measured(case: PackCase, by: Kernels = "cpp", **environment: str) -> PackPeak:
     result = subprocess.run(
         [sys.executable, "-m", "tests.sae.batched.measure_pack", json.dumps(asdict(case))],
         cwd=ROOT,
-        env={**os.environ, "SAEQ_KERNELS": by},
+        env={**os.environ, "SAEQ_KERNELS": by, **environment},
         capture_output=True,
         text=True,
         check=True,
@@ -50,8 +56,8 @@ def measured(case: PackCase, by: Kernels) -> PackPeak:
     return PackPeak(**json.loads(result.stdout))
 
 
-def predicted(case: PackCase, by: Kernels, dead_share: float) -> PackMemory:
-    return pack_bytes(
+def predicted(case: PackCase, dead_share: float, by: Kernels = "cpp") -> PackMemory:
+    return pack_memory(
         [parse_architecture(config) for config in case.configs],
         d_in=case.d_in,
         batch_tokens=case.batch_tokens,
@@ -60,56 +66,63 @@ def predicted(case: PackCase, by: Kernels, dead_share: float) -> PackMemory:
     )
 
 
-def same(num_members: int, *given: Any, **more: Any) -> tuple[dict[str, Any], ...]:
-    return tuple(parameters(*given, seed, **more) for seed in range(num_members))
+LARGE = {name: PackCase(same(2, name, 16384), 576, 256) for name in sorted(by_architecture)} | {
+    "topk, none dead": PackCase(same(2, "topk", 16384, dead_feature_window=1000), 576, 256),
+    "several": PackCase((*same(1, "topk", 16384), *same(2, "jumprelu", 16384)), 576, 512),
+}
+"""Matrices above 32 MiB, which glibc gives back when they are freed."""
 
 
-PACKS: dict[str, tuple[PackCase, Kernels]] = {
-    "topk": (PackCase(same(4, "topk", 8192), 576, 512), "cpp"),
-    "topk, none dead": (
-        PackCase(same(2, "topk", 16384, dead_feature_window=1000), 576, 256),
-        "cpp",
-    ),
-    "topk, narrow input": (PackCase(same(8, "topk", 8192), 256, 1024), "cpp"),
-    "batchtopk": (PackCase(same(4, "batchtopk", 8192), 576, 512), "cpp"),
-    "matryoshka": (PackCase(same(2, "matryoshka_batchtopk", 16384), 256, 512), "cpp"),
-    "standard": (PackCase(same(4, "standard", 8192), 576, 512), "cpp"),
-    "standard, wide": (PackCase(same(2, "standard", 16384), 576, 256), "cpp"),
-    "jumprelu": (PackCase(same(4, "jumprelu", 8192), 576, 512), "cpp"),
-    "jumprelu, tanh": (
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_a_packs_resident_set_is_within_ten_percent_of_what_is_predicted(name: str) -> None:
+    found = measured(LARGE[name])
+    expected = predicted(LARGE[name], found.dead_share).total
+    assert expected == pytest.approx(found.peak_bytes, rel=0.1), found
+
+
+SMALL = {name: PackCase(same(4, name, 8192), 576, 512) for name in ("topk", "standard")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_what_the_allocator_keeps_of_smaller_packs_is_counted(name: str) -> None:
+    # It differs by a tenth between equal processes: hence the middle of three.
+    found = sorted((measured(SMALL[name]) for _ in range(3)), key=lambda each: each.peak_bytes)[1]
+    expected = predicted(SMALL[name], found.dead_share).total
+    assert expected == pytest.approx(found.peak_bytes, rel=0.1), found
+
+
+LIVE: dict[str, tuple[PackCase, Kernels]] = {
+    "narrow input": (PackCase(same(8, "topk", 8192), 256, 1024), "cpp"),
+    "one member": (PackCase(same(1, "gated", 8192), 576, 512), "cpp"),
+    "signum": (PackCase(same(4, "topk", 8192, optimizer="signum"), 576, 512), "cpp"),
+    "tanh": (
         PackCase(same(2, "jumprelu", 8192, jumprelu_sparsity_loss_mode="tanh"), 576, 512),
         "cpp",
     ),
-    "gated": (PackCase(same(4, "gated", 8192), 576, 512), "cpp"),
-    "several": (
-        PackCase((*same(2, "topk", 8192), *same(2, "jumprelu", 8192)), 576, 512),
-        "cpp",
-    ),
-    "topk by signum": (PackCase(same(4, "topk", 8192, optimizer="signum"), 576, 512), "cpp"),
     "topk by torch": (PackCase(same(2, "topk", 8192), 576, 256), "torch"),
     "gated by torch": (PackCase(same(2, "gated", 8192), 576, 256), "torch"),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PACKS)
-def test_a_packs_peak_is_within_ten_percent_of_what_is_predicted(name: str) -> None:
-    case, by = PACKS[name]
-    found = measured(case, by)
-    expected = predicted(case, by, found.dead_share).total
-    assert expected == pytest.approx(found.peak_bytes, rel=0.1), (
-        f"predicted {expected / 2**20:.0f} MiB, measured {found.peak_bytes / 2**20:.0f} MiB, "
-        f"{found.dead_share:.0%} dead"
-    )
+@pytest.mark.parametrize("name", LIVE)
+def test_what_is_in_use_is_within_ten_percent_of_what_is_predicted(name: str) -> None:
+    case, by = LIVE[name]
+    # Below this size glibc keeps what is freed; nothing that counts here is below it.
+    found = measured(case, by, MALLOC_MMAP_THRESHOLD_="65536")
+    expected = predicted(case, found.dead_share, by)
+    assert expected.total - expected.retained == pytest.approx(found.peak_bytes, rel=0.1), found
 
 
 def of_one(config: dict[str, Any], **more: Any) -> PackMemory:
-    return pack_bytes([parse_architecture(config)], d_in=576, batch_tokens=512, **more)
+    return pack_memory([parse_architecture(config)], d_in=576, batch_tokens=512, **more)
 
 
 def test_another_member_costs_its_weights_and_moments_and_no_buffers() -> None:
     config = parse_architecture(parameters("topk", 8192))
-    one, four = (pack_bytes([config] * n, d_in=576, batch_tokens=512) for n in (1, 4))
+    one, four = (pack_memory([config] * n, d_in=576, batch_tokens=512) for n in (1, 4))
     weights = 2 * 576 * 8192 * 4
     assert one.members == pytest.approx(3 * weights, rel=0.01)
     assert (four.members, four.steps) == (4 * one.members, one.steps)
@@ -118,10 +131,9 @@ def test_another_member_costs_its_weights_and_moments_and_no_buffers() -> None:
 
 
 def test_architectures_in_one_pack_share_the_buffers_of_one_name() -> None:
-    shapes = {"d_in": 576, "batch_tokens": 512}
     configs = [parse_architecture(parameters(name, 8192)) for name in ("topk", "gated")]
-    both = pack_bytes(configs, **shapes).steps
-    alone = [pack_bytes([config], **shapes).steps for config in configs]
+    both = pack_memory(configs, d_in=576, batch_tokens=512).steps
+    alone = [pack_memory([config], d_in=576, batch_tokens=512).steps for config in configs]
     assert max(alone) < both < sum(alone)
 
 
@@ -135,10 +147,10 @@ def test_room_for_dead_latents_is_for_all_of_them_unless_said_otherwise() -> Non
 def test_what_sae_lens_steps_is_counted_as_the_reference_backend() -> None:
     config = parse_architecture(parameters("standard", 8192, lp_norm=2.0))
     reference = member_bytes(config, d_in=576, batch_tokens=512, device="cpu")
-    assert pack_bytes([config] * 2, d_in=576, batch_tokens=512) == PackMemory(2 * reference, 0)
+    assert pack_memory([config] * 2, d_in=576, batch_tokens=512) == PackMemory(2 * reference, 0, 0)
     plain = parse_architecture(parameters("standard", 8192))
-    by_sae_lens = pack_bytes([plain], d_in=576, batch_tokens=512, kernels=None)
-    assert by_sae_lens == PackMemory(reference, 0)
+    by_sae_lens = pack_memory([plain], d_in=576, batch_tokens=512, kernels=None)
+    assert by_sae_lens == PackMemory(reference, 0, 0)
 
 
 def test_a_checkpoint_and_an_export_copy_what_they_copy() -> None:
