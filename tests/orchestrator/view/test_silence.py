@@ -80,6 +80,7 @@ def test_a_live_view_asks_every_few_seconds_only(store: Store) -> None:
     silence = Silence(store, "widths", clock=lambda: now[0])
     beat(store, "driver-one", 100)
     first = silence.since_s(["driver-one"])
+    assert first is not None
     assert first == pytest.approx(100, abs=5)
     beat(store, "driver-one", 0)
     now[0] += 1
