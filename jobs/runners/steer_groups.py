@@ -98,6 +98,10 @@ def group_meter(groups_json: str) -> EffectMeter:
         spec.target,
         among=spec.among,
         embedder=lambda model: embedder(model, spec),
+        about={
+            "scorer": spec.scorer.model_dump(mode="json", exclude_none=True),
+            "catalogue_sha256": _catalogue_of(groups_json).sha256,
+        },
     )
 
 

@@ -254,15 +254,14 @@ def test_each_trials_process_has_a_model_of_its_own() -> None:
     kind = Steer()
     spec = parse_sweep(SWEEP.format(layers="[8]", space="{method: mean_difference}"))
     model_bytes = 4 * 134_515_008  # SmolLM2-135M in float32
-    found = kind.footprint(spec.setup, {})
+    setup = SteerSetup.model_validate(spec.setup.model_dump())
+    found = kind.footprint(setup, {})
     assert found.shared_bytes == 0
     assert found.trial_bytes > model_bytes
-    half = spec.setup.model_copy(
-        update={"model": ModelSpec(builtin="smollm2-135m", dtype="bfloat16")}
-    )
+    half = setup.model_copy(update={"model": ModelSpec(builtin="smollm2-135m", dtype="bfloat16")})
     saved = found.trial_bytes - kind.footprint(half, {}).trial_bytes
     assert saved == pytest.approx(model_bytes / 2, rel=0.01)
-    unknown = spec.setup.model_copy(update={"model": ModelSpec(name="nobody/knows")})
+    unknown = setup.model_copy(update={"model": ModelSpec(name="nobody/knows")})
     assert kind.footprint(unknown, {}).trial_bytes > found.trial_bytes
 
 

@@ -154,7 +154,8 @@ def test_a_trial_is_steered_with_a_composed_vector_and_says_what_it_is(
     assert record["instruction"].startswith("Answer like a miller. You ")
     vectors = load_vectors(folder)
     assert vectors.about.formula == "attributes_softmax"
-    assert vectors.about.details["recipe"]["tau"] == 0.02
+    recipe: Any = vectors.about.details["recipe"]
+    assert recipe["tau"] == 0.02
     assert vectors.hooks == ("resid_post.1",)
 
 
@@ -193,7 +194,7 @@ def test_tau_and_top_k_decide_which_attributes_make_the_vector(
     assert counts == pytest.approx([1, 1, 2, NUM_ATTRIBUTES], abs=0.05)
     assert len({one.sha256 for one in (sharp, flat, single, two)}) == 4
     expected_D = two.vector_LD[0] + attributes.mean_LD[0]  # centred by the mean attribute
-    shares = two.about.details["weights"]
+    shares: Any = two.about.details["weights"]
     assert set(shares) == {catalogue.ids[0], catalogue.ids[3]}
     sum_D = sum(
         share * attributes.raw_ALD[catalogue.ids.index(one), 0] for one, share in shares.items()
@@ -219,6 +220,7 @@ def test_a_needed_embedding_brings_its_texts_and_measures_the_effect(
     found = finished(runner_of(setup, (needed,), strength=1.0), tmp_path / "a")
     assert found.record["effect"]["effect"] == "margin in a style embedding"
     assert found.record["effect"]["others"] == ["child"]
+    assert found.record["effect"]["scorer"] == {"builtin": "minilm"}
     assert 0 <= found.metrics["test_effect"] <= 1
     with pytest.raises(SweepUnusable, match="needs 0 artefacts of kind embedding"):
         runner_of(setup).attach(None)

@@ -247,7 +247,8 @@ def test_a_composition_that_cannot_be_is_refused_as_in_steer() -> None:
 
 def test_each_trials_process_has_a_model_of_its_own() -> None:
     spec = parse_sweep(SWEEP.format(layer=12, banks="neutral"))
-    found = SteeringTable().footprint(spec.setup, {})
+    setup = SteeringTable.Setup.model_validate(spec.setup.model_dump())
+    found = SteeringTable().footprint(setup, {})
     assert found.shared_bytes == 0
     assert found.trial_bytes > 4 * 134_515_008  # SmolLM2-135M in float32
 

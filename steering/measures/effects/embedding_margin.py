@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -32,6 +33,7 @@ class EmbeddingMargin:
     others: tuple[str, ...]
     """The groups that it is told from."""
     embed: Embed
+    about: Mapping[str, Any]
 
     def score(self, texts: Sequence[str]) -> Array:
         """Within 0 and 1, [N], float64; 1/2 as near to the target as to the nearest other group."""
@@ -65,7 +67,14 @@ class EmbeddingMargin:
             "folder": self.folder,
             "group": self.group,
             "others": list(self.others),
+            "centroids_sha256": hashlib.sha256(self._centroid_bytes).hexdigest(),
+            **self.about,
         }
+
+    @property
+    def _centroid_bytes(self) -> bytes:
+        """Another embedding in the same folder has others: answers' scores are kept by these."""
+        return self.model.centroid_GE.contiguous().cpu().numpy().tobytes()
 
 
 def open_embedding_margin(
@@ -74,12 +83,14 @@ def open_embedding_margin(
     *,
     among: Sequence[str] | None = None,
     embedder: Callable[[StyleModel], Embed] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> EmbeddingMargin:
     """Load a finished `embedding`.
 
     Args:
         among: the groups that the nearest other one is looked for in; not given: all.
         embedder: how the model embeds texts; not given: by its own encoder.
+        about: what the embedder is, for the record.
 
     Raises:
         BadStyleData: it cannot be loaded.
@@ -92,7 +103,7 @@ def open_embedding_margin(
         _check_known(name, model.groups, folder)
     others = tuple(one for one in among or model.groups if one != group)
     embed = model.embed_texts if embedder is None else embedder(model)
-    return EmbeddingMargin(model, group, folder, others, embed)
+    return EmbeddingMargin(model, group, folder, others, embed, about or {})
 
 
 def _check_known(group: str, groups: Sequence[str], folder: str) -> None:

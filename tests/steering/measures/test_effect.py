@@ -92,6 +92,8 @@ def test_the_margin_is_to_the_nearest_of_the_groups_that_take_part(tmp_path: Pat
     without = open_embedding_margin(folder, "official", among=["official", "colleague"])
     assert 0.2 < without.score(text)[0] < 0.5
     assert without.record["others"] == ["colleague"]
+    other = open_embedding_margin(str(style_model(tmp_path / "other")), "official")
+    assert other.record["centroids_sha256"] != without.record["centroids_sha256"]
     with pytest.raises(BadSteeringInput, match="'nobody' is unknown"):
         open_embedding_margin(folder, "official", among=["official", "nobody"])
 
