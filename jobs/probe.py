@@ -29,6 +29,7 @@ from steering.probes.features.spec import FeaturePooling
 from steering.probes.imbalance import ImbalanceMode
 from steering.probes.latents.questions import YesNoSpec
 from steering.probes.methods import METHODS
+from steering.probes.noise.label_flips import Flip
 
 SAES = "saes"
 """The source that stands for all SAEs together, the best one chosen on validation."""
@@ -121,11 +122,19 @@ class ProbeParameters(BaseModel):
     """One of `hooks`, or `saes`: all SAEs, the best one chosen on validation."""
     pooling: FeaturePooling = "mean"
     """A text's row: its last, mean, max or first token; tokens: a row a token, labelled by spans.
-    attention: a probe that weighs the tokens itself, for method attention or max_pool alone."""
+    without spans by their text, and judged by its largest token score. attention: all tokens of a
+    text together, for method multiple_instance, whose default it is, and no other."""
     imbalance: ImbalanceMode = "none"
     """What is done about rare positives."""
     seed: int = Field(default=0, ge=0)
     """Of what is drawn while fitting; the splits have their own."""
+    label_noise: Flip = "symmetric"
+    """Which training labels are made wrong: all, or one side's."""
+    noise_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the training items whose label is flipped: a sweep over it says what a method
+    stands. Validation and test labels stay clean."""
+    negatives_per_positive: float | None = Field(default=None, gt=0)
+    """Training rows without any label for each with one, drawn at random; null for all."""
 
     @model_validator(mode="before")
     @classmethod
@@ -144,11 +153,15 @@ def _parameters_of(method: str) -> type[BaseModel]:
     """A method's own parameters beside the common ones."""
     kind = METHODS[method]
     only: Any = Literal[method]
+    own: dict[str, Any] = {"method": (only, method)}
+    if kind.reads_bags:
+        pooling = ProbeParameters.model_fields["pooling"]
+        own["pooling"] = (FeaturePooling, Field("attention", description=pooling.description))
     model: type[BaseModel] = create_model(
         f"{kind.__name__}Parameters",
         __base__=(ProbeParameters, kind),
         __doc__=kind.__doc__,
-        method=(only, method),
+        **own,
     )
     return model
 
@@ -245,11 +258,20 @@ class Probe(JobKind):
         source = config.get("source", "")
         if source and source not in setup.sources:
             faults.append(f"source={source!r} is none of {', '.join(setup.sources)}")
-        if config.get("pooling") in ("tokens", "attention") and not _has_spans(setup):
+        method = METHODS.get(str(config.get("method", "")))
+        is_bag, pooling = method is not None and method.reads_bags, config.get("pooling")
+        if pooling is not None and is_bag != (pooling == "attention"):
             faults.append(
-                f"pooling={config['pooling']!r} gives a row a token, and the data has no labelled "
-                "spans; name their column (data.spans), or pool by last, mean, max or first"
+                f"pooling={pooling!r} does not go with method={config.get('method')!r}: "
+                "multiple_instance takes attention (all tokens of a text together), other methods "
+                "a single row; give them their own with `when: {method: ...}`"
             )
+        if (
+            method is not None
+            and not method.weighs_rows
+            and config.get("imbalance", "none") != "none"
+        ):
+            faults.append(f"method={method.name!r} weighs its rows itself; take imbalance=none")
         return faults
 
     def total_tokens(self, setup: ProbeSetup, config: Config) -> int:
@@ -278,7 +300,3 @@ class Probe(JobKind):
         from steering.probes.report import write_sweep_report
 
         return write_sweep_report(trials, folder)
-
-
-def _has_spans(setup: ProbeSetup) -> bool:
-    return setup.data.spans is not None or setup.data.builtin == "python-docs"

@@ -224,6 +224,7 @@ class ProbeRunner(InProcessRunner):
 
 def recipe_of(config: Mapping[str, Any], setup: ProbeSetup) -> tuple[ProbeParameters, Recipe]:
     """A trial's configuration, defaults filled in, and what of it is the method's."""
+    from steering.probes.noise.training_rows import TrainingRows
     from steering.probes.study import Recipe
 
     method = str(config.get("method", "logistic_l2"))
@@ -233,7 +234,10 @@ def recipe_of(config: Mapping[str, Any], setup: ProbeSetup) -> tuple[ProbeParame
     values.pop("method")
     common["source"] = common["source"] or setup.sources[0]
     parameters = ProbeParameters.model_validate(common)
-    return parameters, Recipe(method, values, parameters.imbalance, parameters.seed)
+    training = TrainingRows(
+        parameters.label_noise, parameters.noise_rate, parameters.negatives_per_positive
+    )
+    return parameters, Recipe(method, values, parameters.imbalance, parameters.seed, training)
 
 
 @lru_cache(maxsize=1)

@@ -62,6 +62,10 @@ class ProbeMethod(BaseModel, ABC):
     by_name: ClassVar[dict[str, type[ProbeMethod]]] = {}
     name: ClassVar[str]
     """As it is written in a sweep file."""
+    reads_bags: ClassVar[bool] = False
+    """Whether it reads `Bags`: a row is a text with all its tokens, and the text has the labels."""
+    weighs_rows: ClassVar[bool] = True
+    """Whether weights of rows, and so modes of imbalance, mean anything to it."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -6,7 +6,7 @@ Shape suffixes: N = rows, L = labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +14,12 @@ import numpy as np
 from steering.errors import BadSteeringInput
 from steering.probes.evaluation import Evaluation, evaluate, number_json
 from steering.probes.features import FeatureSpec, FeatureTable
-from steering.probes.imbalance import ImbalanceMode
+from steering.probes.imbalance import ImbalanceMode, best_f1_threshold
+from steering.probes.logistic import calibration
+from steering.probes.matrices import bags_of
 from steering.probes.method import FittedProbe
 from steering.probes.methods import parse_method
+from steering.probes.noise.training_rows import TrainingRows
 from steering.probes.parts import PartRows, Parts, fit_parts
 from steering.probes.splits import split_labelled
 
@@ -37,6 +40,7 @@ class Recipe:
     parameters: Mapping[str, Any]
     imbalance: ImbalanceMode = "none"
     seed: int = 0
+    training: TrainingRows = TrainingRows()
 
 
 @dataclass(frozen=True)
@@ -95,26 +99,38 @@ class ProbeStudy:
         key = (source, split_seed)
         if self._latest is None or self._latest[0] != key:
             spec = self.spec_by_source[source]
-            self._latest = (key, parts_of(self.table, spec, self._shares, split_seed))
+            self._latest = (key, self.parts_of_spec(spec, split_seed))
         return self._latest[1]
 
     def parts_of_spec(self, spec: FeatureSpec, split_seed: int) -> Parts:
         """Rows of other features of the same texts, dealt in the same way."""
-        return parts_of(self.table, spec, self._shares, split_seed)
+        parts = parts_of(self.table, spec, self._shares, split_seed)
+        if self.recipe.training.is_as_given:
+            return parts
+        train = parts.train
+        kept, y_NL = self._drawn(train.y_NL, train.items, split_seed)
+        return replace(parts, train=PartRows(train.x[kept], y_NL, train.items[kept]))
 
     def rows(self, source: str, split_seed: int) -> dict[str, Array]:
         """Row numbers of each part."""
-        return _rows_of(self.table, self.spec_by_source[source], self._shares, split_seed)
+        spec = self.spec_by_source[source]
+        rows = _rows_of(self.table, spec, self._shares, split_seed)
+        if self.recipe.training.is_as_given:
+            return rows
+        y_NL, items = _labels_of(self.table, spec)
+        train = rows["train"]
+        kept, _ = self._drawn(y_NL[train], np.asarray(items, dtype=str)[train], split_seed)
+        return {**rows, "train": train[kept]}
 
     def row_texts(self, source: str, split_seed: int) -> tuple[list[str], list[str], list[str]]:
         """What each row of train, validation and test says: a text, or a token's characters."""
         table, spec = self.table, self.spec_by_source[source]
-        rows, text_of = self.rows(source, split_seed), self.table.text_of(spec)
-        texts = table.labelled.texts
+        rows, texts = self.rows(source, split_seed), table.labelled.texts
+        text_of = np.arange(len(texts)) if spec.is_bag else table.text_of(spec)
 
         def said(row: int) -> str:
             text = texts[int(text_of[row])]
-            if not spec.is_by_token or table.tokens is None:
+            if spec.is_bag or not spec.is_by_token or table.tokens is None:
                 return text
             start, end = table.tokens.char_S2[row]
             return text[int(start) : int(end)]
@@ -123,6 +139,24 @@ class ProbeStudy:
             [said(int(row)) for row in rows[part]] for part in ("train", "validation", "test")
         )
         return train, validation, test
+
+    def surface(self, source: str, split_seed: int) -> tuple[Parts, tuple[list[str], ...]]:
+        """Rows as they are judged, and what they say: what baselines without a model may read.
+
+        Where tokens are judged by their text these are texts, each with its first token's features.
+        """
+        parts, spec = self.parts(source, split_seed), self.spec_by_source[source]
+        if not self.is_judged_by_text(spec):
+            return parts, self.row_texts(source, split_seed)
+        text_of, texts = self.table.text_of(spec), self.table.labelled.texts
+        some, said = [], []
+        for name, part in zip(("train", "validation", "test"), parts.all, strict=True):
+            numbers, first = np.unique(
+                text_of[self.rows(source, split_seed)[name]], return_index=True
+            )
+            some.append(PartRows(part.x[first], part.y_NL[first], part.items[first]))
+            said.append([texts[int(number)] for number in numbers])
+        return Parts(*some), tuple(said)
 
     def fit(self, source: str, split_seed: int) -> Fit:
         """Fit, choose on validation, test. Raises BadSteeringInput for labels of one class."""
@@ -135,6 +169,11 @@ class ProbeStudy:
             seed=self.recipe.seed,
             label_names=self.label_names,
         )
+        spec = self.spec_by_source[source]
+        if self.is_judged_by_text(spec):
+            score_NL = probe.scores(parts.validation.x)
+            judged = self.judged(spec, split_seed, "validation", parts.validation, score_NL)
+            probe = _tuned(probe, *judged[:2])
         validation = self.evaluate(probe, source, split_seed, "validation", resamples=0)
         test = self.evaluate(probe, source, split_seed, "test", resamples=0)
         return Fit(source, split_seed, probe, _values(validation), _values(test))
@@ -148,19 +187,12 @@ class ProbeStudy:
         *,
         resamples: int = RESAMPLES,
     ) -> Evaluation:
-        """A part's metrics with intervals over items.
-
-        Probes on tokens of texts without labelled spans are measured on texts, which their largest
-        token score stands for: what is known of single tokens is not true of each.
-        """
+        """A part's metrics with intervals over items."""
         rows: PartRows = getattr(self.parts(source, split_seed), part)
         spec = self.spec_by_source[source]
         # Classes choose their own settings: only calibrated scores can be held against each other.
         score = probe.calibrated if self._task(spec) == "multiclass" else probe.scores
-        score_NL, y_NL, items = score(rows.x), rows.y_NL, rows.items
-        if spec.is_by_token and self.table.labelled.spans is None:
-            texts = self._texts_of(spec, split_seed, part)
-            score_NL, y_NL, items = _largest_by_text(score_NL, y_NL, items, texts)
+        score_NL, y_NL, items = self.judged(spec, split_seed, part, rows, score(rows.x))
         return evaluate(
             score_NL,
             y_NL,
@@ -171,9 +203,30 @@ class ProbeStudy:
             resamples=resamples,
         )
 
+    def is_judged_by_text(self, spec: FeatureSpec) -> bool:
+        """Whether rows are tokens of texts that have labels only as a whole."""
+        return spec.is_by_token and not spec.is_bag and self.table.labelled.spans is None
+
+    def judged(
+        self, spec: FeatureSpec, split_seed: int, part: Part, rows: PartRows, score_NL: Array
+    ) -> tuple[Array, Array, Array]:
+        """Scores, labels and items as they are measured.
+
+        Probes on tokens of texts without labelled spans are measured on texts, which their largest
+        token score stands for: what is known of single tokens is not true of each.
+        """
+        if not self.is_judged_by_text(spec):
+            return score_NL, rows.y_NL, rows.items
+        texts = self._texts_of(spec, split_seed, part)
+        return _largest_by_text(score_NL, rows.y_NL, rows.items, texts)
+
+    def _drawn(self, y_NL: Array, items: Array, split_seed: int) -> tuple[Array, Array]:
+        seed = 1000 * self.recipe.seed + split_seed
+        return self.recipe.training.drawn(y_NL, items, seed)
+
     def _task(self, spec: FeatureSpec) -> Literal["binary", "multiclass", "multilabel"]:
         task = self.table.labelled.task
-        is_one_class = bool((self.table.y(spec).sum(axis=1) == 1).all())
+        is_one_class = bool((_labels_of(self.table, spec)[0].sum(axis=1) == 1).all())
         return "multilabel" if task == "multiclass" and not is_one_class else task
 
     def _texts_of(self, spec: FeatureSpec, split_seed: int, part: Part) -> Array:
@@ -190,7 +243,10 @@ def parts_of(
 ) -> Parts:
     """Rows of features, dealt by whole items. Raises BadSteeringInput for a leak."""
     rows = _rows_of(table, spec, shares, split_seed)
-    parts = Parts.of(table.matrix(spec), table.y(spec), table.items(spec), rows)
+    x = table.matrix(spec)
+    if spec.is_bag:
+        x = bags_of(x, table.offsets(spec))
+    parts = Parts.of(x, *_labels_of(table, spec), rows)
     if shared := sorted(parts.shared_items):
         raise BadSteeringInput(
             f"{len(shared)} items are in training and in another part ({shared[0]!r}, ...); "
@@ -203,7 +259,16 @@ def _rows_of(
     table: FeatureTable, spec: FeatureSpec, shares: tuple[float, float, float], split_seed: int
 ) -> dict[str, Array]:
     split = split_labelled(table.labelled, shares, split_seed)
+    if spec.is_bag:
+        return {name: np.asarray(texts, dtype=np.int64) for name, texts in split.rows.items()}
     return {name: table.rows_of(spec, texts) for name, texts in split.rows.items()}
+
+
+def _labels_of(table: FeatureTable, spec: FeatureSpec) -> tuple[Array, Sequence[str]]:
+    """Labels and items of what probes see as rows."""
+    if spec.is_bag:
+        return table.labelled.y_NL, table.labelled.items
+    return table.y(spec), table.items(spec)
 
 
 def best_source(fits: Sequence[Fit], metric: str = "auroc") -> str:
@@ -221,6 +286,15 @@ def mean_of(fits: Sequence[Fit], source: str, part: Part, metric: str) -> float:
 
 def _values(evaluation: Evaluation) -> dict[str, float]:
     return {name: evaluation.value(name) for name in REPORTED}
+
+
+def _tuned(probe: FittedProbe, score_NL: Array, y_NL: Array) -> FittedProbe:
+    """Thresholds and calibration for scores that are judged by the text."""
+    labels = tuple(
+        replace(label, threshold=best_f1_threshold(s, y), calibration=calibration(s, y))
+        for label, s, y in zip(probe.labels, score_NL.T, y_NL.T, strict=True)
+    )
+    return replace(probe, labels=labels)
 
 
 def _largest_by_text(

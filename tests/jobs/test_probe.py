@@ -176,7 +176,7 @@ def test_accuracy_is_no_objective_where_one_answer_is_nearly_always_right(
         ({"hooks": [], "saes": {}}, "nothing is read"),
         ({"hooks": ["resid_post.1", "resid_post.1"]}, "names one twice"),
         ({"space": {"method": "k_spars"}}, "k_sparse"),
-        ({"space": {"method": "knn", "pooling": "tokens"}}, "row a token"),
+        ({"space": {"method": "knn", "pooling": "attention"}}, "does not go with"),
         ({"space": {"method": "knn", "source": "resid_post.7"}}, "none of"),
         ({"space": {"method": "knn", "neighbours": 3}}, "neighbours"),
     ],

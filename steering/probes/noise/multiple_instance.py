@@ -9,8 +9,9 @@ Shape suffixes: T = tokens of a batch, D = columns, I = items of a batch, L = la
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -21,12 +22,13 @@ from torch.nn import functional as F
 
 from steering.errors import BadSteeringInput
 from steering.probes.imbalance import ImbalanceMode, ImbalanceSpec, positive_weight
-from steering.probes.matrices import Array, Scaling
+from steering.probes.matrices import Array, Bags, Scaling
 from steering.probes.method import unlearnable
 from steering.probes.noise.token_bags import TokenBags
 from steering.probes.parts import macro_auroc
+from steering.probes.scorers import BagLinear
 
-__all__ = ["FittedBagProbe", "MultipleInstanceSpec", "fit_bags"]
+__all__ = ["FittedBagProbe", "MultipleInstanceSpec", "fit_bags", "trained_nets"]
 
 Progress = Callable[[int, int, float], None]
 """Epochs done over all settings, epochs at most, macro AUROC of the validation items."""
@@ -76,6 +78,16 @@ class _BagNet(nn.Module):
         zero_IL = torch.zeros_like(low_IL)
         total_IL = zero_IL.scatter_add(0, index_TL, power_TL)
         return zero_IL.scatter_add(0, index_TL, power_TL * score_TL) / total_IL
+
+    def scorer(self, scaling: Scaling) -> BagLinear:
+        """The first label's, over raw columns."""
+        weight_D, bias = (
+            t.detach().double().numpy() for t in (self.score.weight[0], self.score.bias)
+        )
+        attend_D = None
+        if self.attend is not None:
+            attend_D = self.attend.weight[0].detach().double().numpy() / scaling.scale_D
+        return BagLinear(*scaling.unscaled(weight_D, float(bias[0])), attend_D)
 
 
 @dataclass(frozen=True)
@@ -159,52 +171,74 @@ def _train(
     on_epoch: Progress | None,
 ) -> tuple[_BagNet, float, int]:
     """The net of the best epoch, its validation AUROC, that epoch."""
-    width, labels = train.values_TD.shape[1], train.y_IL.shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = _BagNet(width, labels, attention=spec.pooling == "attention")
-    optimizer = torch.optim.AdamW(net.parameters(), spec.learning_rate, weight_decay=weight_decay)
-    random = np.random.default_rng(seed)
-    best_net, best_value, best_epoch = copy.deepcopy(net), -1.0, 0
-    for epoch in range(1, spec.epochs + 1):
-        order = random.permutation(len(train))
-        for start in range(0, len(order), spec.items_per_step):
-            _step(net, optimizer, train, order[start : start + spec.items_per_step], scaling,
-                  weight_L)  # fmt: skip
+    y_IL = torch.from_numpy(train.y_IL.astype(np.float32))
+    weight_IL = torch.where(y_IL > 0, weight_L, torch.ones(()))
+    best: tuple[_BagNet, float, int] | None = None
+    nets = trained_nets(train, y_IL, weight_IL, scaling, spec, weight_decay, seed)
+    for epoch, net in enumerate(islice(nets, spec.epochs), start=1):
         value = macro_auroc(_item_scores(net, scaling, validation), validation.y_IL)
         if on_epoch is not None:
             on_epoch(epoch, spec.epochs, value)
-        if value > best_value:
-            best_net, best_value, best_epoch = copy.deepcopy(net), value, epoch
-        elif epoch - best_epoch >= spec.patience:
+        if best is None or value > best[1]:
+            best = (copy.deepcopy(net), value, epoch)
+        elif epoch - best[2] >= spec.patience:
             break
-    return best_net, best_value, best_epoch
+    assert best is not None, "there is at least one epoch"
+    return best
+
+
+def trained_nets(
+    bags: Bags,
+    y_IL: Tensor,
+    weight_IL: Tensor,
+    scaling: Scaling,
+    spec: MultipleInstanceSpec,
+    weight_decay: float,
+    seed: int,
+) -> Iterator[_BagNet]:
+    """The net after each epoch, without end. It is one net: what is kept has to be copied.
+
+    Args:
+        y_IL: labels of the bags, float32.
+        weight_IL: of each bag's loss.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = _BagNet(bags.shape[1], y_IL.shape[1], attention=spec.pooling == "attention")
+    optimizer = torch.optim.AdamW(net.parameters(), spec.learning_rate, weight_decay=weight_decay)
+    random = np.random.default_rng(seed)
+    while True:
+        order = random.permutation(len(bags))
+        for start in range(0, len(order), spec.items_per_step):
+            chosen = order[start : start + spec.items_per_step]
+            _step(net, optimizer, bags, y_IL, weight_IL, chosen, scaling)
+        yield net
 
 
 def _step(
     net: _BagNet,
     optimizer: torch.optim.Optimizer,
-    bags: TokenBags,
+    bags: Bags,
+    y_IL: Tensor,
+    weight_IL: Tensor,
     numbers: Array,
     scaling: Scaling,
-    weight_L: Tensor,
 ) -> None:
     """One step over these items; pieces of them at a time where their tokens are many."""
     optimizer.zero_grad()
     for piece in bags.batches(numbers):
         value_TD, item_T = _tensors(bags, piece, scaling)
-        y_IL = torch.from_numpy(bags.y_IL[piece].astype(np.float32))
         logit_IL = net(value_TD, item_T, len(piece))
         loss = F.binary_cross_entropy_with_logits(
-            logit_IL, y_IL, pos_weight=weight_L, reduction="sum"
+            logit_IL, y_IL[piece], weight=weight_IL[piece], reduction="sum"
         )
         (loss / (len(numbers) * y_IL.shape[1])).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
-def _tensors(bags: TokenBags, numbers: Array, scaling: Scaling) -> tuple[Tensor, Tensor]:
+def _tensors(bags: Bags, numbers: Array, scaling: Scaling) -> tuple[Tensor, Tensor]:
     """Scaled values of these items' tokens, [T, D], and the place of each token's item, [T]."""
-    own = bags.take(numbers)
+    own = bags[numbers]
     value_TD = (own.dense() - scaling.shift_D.astype(np.float32)) / scaling.scale_D.astype(
         np.float32
     )

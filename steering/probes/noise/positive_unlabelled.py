@@ -21,7 +21,7 @@ from steering.errors import BadSteeringInput
 from steering.probes.matrices import Array, Matrix, Scaling, as_features, as_labels, is_sparse
 from steering.probes.scorers import Linear
 
-__all__ = ["FittedPu", "PuSpec", "fit_pu", "pu_risk"]
+__all__ = ["FittedPu", "PuSpec", "fit_pu", "pu_risk", "pu_scorer"]
 
 
 class PuSpec(BaseModel):
@@ -94,18 +94,27 @@ def fit_pu(
     is_known_V = _one(y_validation, x_validation.shape[0], "validation") ^ flip
     share = 1 - spec.positive_share if flip else spec.positive_share
     scaling = Scaling.of(x_train, standardize=spec.standardize)
+    sign = -1.0 if flip else 1.0
     best: tuple[float, Linear, float] | None = None
     for weight_decay in sorted(spec.weight_decay, reverse=True):
-        weight_D, bias = _train(x_train, is_known_N, scaling, share, weight_decay, spec, seed)
-        scorer = Linear(*scaling.unscaled(weight_D, bias))
-        score_V = torch.from_numpy(scorer.scores(x_validation))
+        scorer = pu_scorer(x_train, is_known_N ^ flip, scaling, weight_decay, spec, seed)
+        score_V = torch.from_numpy(sign * scorer.scores(x_validation))
         risk, _ = pu_risk(score_V[is_known_V], score_V[~is_known_V], share)
         if best is None or float(risk) < best[0]:
             best = (float(risk), scorer, weight_decay)
     assert best is not None, "a grid has at least one setting"
+    return FittedPu(best[1], {"weight_decay": best[2]}, best[0])
+
+
+def pu_scorer(
+    x: Matrix, y_N: Array, scaling: Scaling, weight_decay: float, spec: PuSpec, seed: int
+) -> Linear:
+    """Train with one weight decay; higher scores are more surely positive, whichever is known."""
+    flip = spec.known == "negative"
+    share = 1 - spec.positive_share if flip else spec.positive_share
+    weight_D, bias = _train(x, y_N ^ flip, scaling, share, weight_decay, spec, seed)
     sign = -1.0 if flip else 1.0
-    scorer = Linear(sign * best[1].weight_D, sign * best[1].bias)
-    return FittedPu(scorer, {"weight_decay": best[2]}, best[0])
+    return Linear(*scaling.unscaled(sign * weight_D, sign * bias))
 
 
 def _one(y: Any, rows: int, part: str) -> Array:
