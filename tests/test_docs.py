@@ -6,9 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.file_tree import files_tree, readme_tree, with_tree
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +21,6 @@ PAGES = sorted(
 
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 CODE_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TREE_LINE = re.compile(r"^(\s*)(\S+)(?:\s{2,}.*)?$")
 
 
 def _relative_links(page: Path) -> list[str]:
@@ -53,21 +55,13 @@ def test_documents_are_ascii(page: Path) -> None:
     assert not odd
 
 
-def test_the_file_tree_of_the_readme_exists() -> None:
-    """Every name in the tree block, with the folders above it by indentation."""
-    text = (ROOT / "README.md").read_text()
-    block = next(body for language, body in CODE_BLOCK.findall(text) if language == "text")
-    missing, above = [], {0: ROOT}
-    for line in block.splitlines():
-        match = TREE_LINE.match(line)
-        if not match:
-            continue
-        depth = len(match[1])
-        path = above[depth] / match[2]
-        above[depth + 2] = path
-        if not path.exists():
-            missing.append(str(path.relative_to(ROOT)))
-    assert not missing
+@pytest.mark.parametrize(
+    ("page", "tree"), [("README.md", readme_tree), ("docs/files.md", files_tree)]
+)
+def test_the_file_trees_are_those_of_the_folders(page: str, tree: Callable[[], str]) -> None:
+    """After a change of files: `python -m tests.file_tree`."""
+    text = (ROOT / page).read_text()
+    assert with_tree(text, tree()) == text
 
 
 def test_the_job_kind_of_the_guide_runs(tmp_path: Path) -> None:

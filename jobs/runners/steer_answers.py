@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from filelock import FileLock
@@ -60,7 +60,9 @@ class Answering:
                 part = path.with_suffix(".part")
                 write_answers(part, list(kept.values()))
                 part.replace(path)
-        return [kept[condition, place] for condition in BASELINES for place in places]
+        # Kept by a sweep that may have halved the same prompts otherwise.
+        rows = [kept[condition, place] for condition in BASELINES for place in places]
+        return [replace(row, half=half) for row in rows]
 
     def steered(
         self,

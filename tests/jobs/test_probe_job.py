@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from jobs.runners import probe as probe_runner
 from orchestrator.spec.faults import SpecFaults
 from orchestrator.spec.sweep import parse_sweep
 from steering.probes.method import FittedProbe
+from tests.jobs.bread_texts import write_texts
 from tests.sae.tiny_model import build_tiny_model
 from tests.steering.probes.tiny_saes import dense_sae
 
 HOOK = "resid_post.1"
-WORDS = ("river", "mill", "children", "village", "water", "wheel", "grain", "flour", "miller")
 
 
 @pytest.fixture(autouse=True)
@@ -37,18 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two hundred texts by forty authors; those about bread speak of the bread."""
-    draw = random.Random(0)
-    file = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    with open(file, "w") as out:
-        for row in range(200):
-            words = draw.choices(WORDS, k=8)
-            is_bread = row % 2 == 0
-            if is_bread:
-                words[draw.randrange(8)] = "bread"
-            text = f"{row}: {' '.join(words)}"
-            out.write(json.dumps({"text": text, "bread": is_bread, "who": f"a{row // 5}"}) + "\n")
-    return file
+    return write_texts(tmp_path_factory.mktemp("texts") / "texts.jsonl")
 
 
 def setup_of(model: Path, texts: Path, **changes: Any) -> dict[str, Any]:
