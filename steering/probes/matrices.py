@@ -29,15 +29,15 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 Matrix = Any
-"""A numpy array (also a memory map) or a scipy CSR matrix, whose rows are what a probe sees; or `Bags`,
-for methods that read them."""
+"""A numpy array (also a memory map) or a scipy CSR matrix, whose rows are what a probe sees; or
+`Bags` for methods that read them."""
 
 PIECE_VALUES = 2**24
 """Most values of a dense piece: 128 MiB in float64."""
 MAX_DENSE_VALUES = 2**30
 """Most values that a method may copy: 8 GiB in float64."""
 BATCH_VALUES = 2**23
-"""Most values of a batch of bags made dense: 32 MiB in float32."""
+"""Most values of a batch of bags: 32 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Bags:
         return rows, offsets
 
     def batches(self, order: Sequence[int] | Array | None = None) -> Iterator[Array]:
-        """Numbers of bags, so many at a time that their tokens are small when dense."""
-        most = max(1, BATCH_VALUES // self.values_TD.shape[1])
+        """Numbers of bags, so many at a time that their values are few."""
+        stored = self.values_TD.nnz if is_sparse(self.values_TD) else self.values_TD.size
+        most = max(1, BATCH_VALUES * self.values_TD.shape[0] // max(1, stored))
         batch: list[int] = []
         tokens = 0
         for item in np.arange(len(self)) if order is None else np.asarray(order):
@@ -89,11 +90,6 @@ class Bags:
             tokens += length
         if batch:
             yield np.array(batch)
-
-    def dense(self) -> Array:
-        """All values as float32; for batches, which are small."""
-        values = self.values_TD.toarray() if is_sparse(self.values_TD) else self.values_TD
-        return np.asarray(values, dtype=np.float32)
 
     def largest(self) -> Matrix:
         """Each column's largest value in each bag, [bags, columns], sparse where the tokens are.

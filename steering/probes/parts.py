@@ -5,7 +5,7 @@ Shape suffixes: N = rows, D = columns, L = labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,10 @@ from steering.probes.method import FittedProbe, ProbeMethod, SelectBy
 from steering.probes.methods import fit
 from steering.probes.ranking_metrics import auroc
 
-__all__ = ["PartRows", "Parts", "fit_parts", "macro_auroc"]
+__all__ = ["Judge", "PartRows", "Parts", "fit_parts", "macro_auroc"]
+
+Judge = Callable[[Array, Array], float]
+"""Scores and labels [N, L] of the test rows -> one number, such as `macro_auroc`."""
 
 
 @dataclass(frozen=True)

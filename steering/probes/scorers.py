@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from steering.errors import BadSteeringInput
 from steering.probes.matrices import Array, Bags, Matrix, Scaling, is_sparse, row_pieces, times
 
-__all__ = ["SCORERS", "BagLinear", "ChosenColumns", "Layers", "Linear", "Neighbours", "Scorer"]
+__all__ = [
+    "SCORERS",
+    "BagLinear",
+    "BagPooling",
+    "ChosenColumns",
+    "Layers",
+    "Linear",
+    "Neighbours",
+    "Scorer",
+]
+
+BagPooling = Literal["max", "attention"]
+"""A bag's score: its best token's; or the mean of its tokens', with weights that are learned."""
 
 MAX_DENSE_COLUMNS_VALUES = 2**25
 """Chosen columns are made dense up to 256 MiB."""

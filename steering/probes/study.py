@@ -19,8 +19,8 @@ from steering.probes.logistic import calibration
 from steering.probes.matrices import bags_of
 from steering.probes.method import FittedProbe
 from steering.probes.methods import parse_method
-from steering.probes.noise.training_rows import TrainingRows
-from steering.probes.parts import PartRows, Parts, fit_parts
+from steering.probes.noise.subsampling import subsample_negatives
+from steering.probes.parts import Judge, PartRows, Parts, fit_parts, macro_auroc
 from steering.probes.splits import split_labelled
 
 __all__ = ["REPORTED", "Fit", "ProbeStudy", "Recipe", "best_source", "mean_of", "parts_of"]
@@ -30,6 +30,8 @@ RESAMPLES = 1000
 
 Array = np.ndarray[Any, Any]
 Part = Literal["validation", "test"]
+Texts = tuple[list[str], list[str], list[str]]
+"""Of train, validation and test."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Recipe:
     parameters: Mapping[str, Any]
     imbalance: ImbalanceMode = "none"
     seed: int = 0
-    training: TrainingRows = TrainingRows()
+    negatives_per_positive: float | None = None
+    """So many training rows without any label for each with one; None for all."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +108,24 @@ class ProbeStudy:
     def parts_of_spec(self, spec: FeatureSpec, split_seed: int) -> Parts:
         """Rows of other features of the same texts, dealt in the same way."""
         parts = parts_of(self.table, spec, self._shares, split_seed)
-        if self.recipe.training.is_as_given:
+        if self.recipe.negatives_per_positive is None:
             return parts
         train = parts.train
-        kept, y_NL = self._drawn(train.y_NL, train.items, split_seed)
-        return replace(parts, train=PartRows(train.x[kept], y_NL, train.items[kept]))
+        kept = self._kept(train.y_NL, split_seed)
+        thinned = PartRows(train.x[kept], train.y_NL[kept], train.items[kept])
+        return replace(parts, train=thinned)
 
     def rows(self, source: str, split_seed: int) -> dict[str, Array]:
         """Row numbers of each part."""
         spec = self.spec_by_source[source]
         rows = _rows_of(self.table, spec, self._shares, split_seed)
-        if self.recipe.training.is_as_given:
+        if self.recipe.negatives_per_positive is None:
             return rows
-        y_NL, items = _labels_of(self.table, spec)
         train = rows["train"]
-        kept, _ = self._drawn(y_NL[train], np.asarray(items, dtype=str)[train], split_seed)
-        return {**rows, "train": train[kept]}
+        y_NL, _ = _labels_of(self.table, spec)
+        return {**rows, "train": train[self._kept(y_NL[train], split_seed)]}
 
-    def row_texts(self, source: str, split_seed: int) -> tuple[list[str], list[str], list[str]]:
+    def row_texts(self, source: str, split_seed: int) -> Texts:
         """What each row of train, validation and test says: a text, or a token's characters."""
         table, spec = self.table, self.spec_by_source[source]
         rows, texts = self.rows(source, split_seed), table.labelled.texts
@@ -140,7 +143,7 @@ class ProbeStudy:
         )
         return train, validation, test
 
-    def surface(self, source: str, split_seed: int) -> tuple[Parts, tuple[list[str], ...]]:
+    def surface(self, source: str, split_seed: int) -> tuple[Parts, Texts]:
         """Rows as they are judged, and what they say: what baselines without a model may read.
 
         Where tokens are judged by their text these are texts, each with its first token's features.
@@ -156,7 +159,7 @@ class ProbeStudy:
             )
             some.append(PartRows(part.x[first], part.y_NL[first], part.items[first]))
             said.append([texts[int(number)] for number in numbers])
-        return Parts(*some), tuple(said)
+        return Parts(*some), (said[0], said[1], said[2])
 
     def fit(self, source: str, split_seed: int) -> Fit:
         """Fit, choose on validation, test. Raises BadSteeringInput for labels of one class."""
@@ -217,19 +220,33 @@ class ProbeStudy:
         """
         if not self.is_judged_by_text(spec):
             return score_NL, rows.y_NL, rows.items
-        texts = self._texts_of(spec, split_seed, part)
-        return _largest_by_text(score_NL, rows.y_NL, rows.items, texts)
+        texts = self.texts_of(spec, split_seed, part)
+        return largest_by_text(score_NL, rows.y_NL, rows.items, texts)
 
-    def _drawn(self, y_NL: Array, items: Array, split_seed: int) -> tuple[Array, Array]:
-        seed = 1000 * self.recipe.seed + split_seed
-        return self.recipe.training.drawn(y_NL, items, seed)
+    def judge(self, spec: FeatureSpec, split_seed: int) -> Judge:
+        """Macro AUROC of the test rows as they are measured, under any labels."""
+        if not self.is_judged_by_text(spec):
+            return macro_auroc
+        texts = self.texts_of(spec, split_seed, "test")
+
+        def by_text(score_NL: Array, y_NL: Array) -> float:
+            return macro_auroc(*largest_by_text(score_NL, y_NL, texts, texts)[:2])
+
+        return by_text
+
+    def _kept(self, y_NL: Array, split_seed: int) -> Array:
+        """Training rows that are left when negatives are thinned; other parts stay whole."""
+        ratio = self.recipe.negatives_per_positive
+        assert ratio is not None, "asked only where rows are thinned"
+        return subsample_negatives(y_NL, ratio, seed=1000 * self.recipe.seed + split_seed)
 
     def _task(self, spec: FeatureSpec) -> Literal["binary", "multiclass", "multilabel"]:
         task = self.table.labelled.task
         is_one_class = bool((_labels_of(self.table, spec)[0].sum(axis=1) == 1).all())
         return "multilabel" if task == "multiclass" and not is_one_class else task
 
-    def _texts_of(self, spec: FeatureSpec, split_seed: int, part: Part) -> Array:
+    def texts_of(self, spec: FeatureSpec, split_seed: int, part: Part) -> Array:
+        """For each row of a part by token the number of its text."""
         split = split_labelled(self.table.labelled, self._shares, split_seed)
         rows = self.table.rows_of(spec, split.rows[part])
         return self.table.text_of(spec)[rows]
@@ -297,9 +314,14 @@ def _tuned(probe: FittedProbe, score_NL: Array, y_NL: Array) -> FittedProbe:
     return replace(probe, labels=labels)
 
 
-def _largest_by_text(
+def largest_by_text(
     score_NL: Array, y_NL: Array, items: Array, texts: Array
 ) -> tuple[Array, Array, Array]:
+    """Each text's largest scores, with the labels and the item of its first row.
+
+    Args:
+        texts: for each row its text, in rising order.
+    """
     _, first = np.unique(texts, return_index=True)
     largest = np.maximum.reduceat(score_NL, first, axis=0)
     return largest, y_NL[first], items[first]

@@ -100,7 +100,7 @@ def fit(
         raise BadSteeringInput(
             f"method={chosen_method.name!r} reads "
             + ("texts as bags of tokens" if chosen_method.reads_bags else "single rows")
-            + "; multiple_instance goes with pooling: attention, all other methods with another"
+            + "; multiple_instance methods go with pooling: attention, all others with another"
         )
     y_NL = as_labels(y_train, x_train.shape[0], "y_train")
     y_VL = as_labels(y_validation, x_validation.shape[0], "y_validation")

@@ -12,7 +12,6 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,9 +23,10 @@ from steering.errors import BadSteeringInput
 from steering.probes.imbalance import ImbalanceMode, ImbalanceSpec, positive_weight
 from steering.probes.matrices import Array, Bags, Scaling
 from steering.probes.method import unlearnable
+from steering.probes.noise.scaled_rows import Rows, scaled_rows, times_weight
 from steering.probes.noise.token_bags import TokenBags
 from steering.probes.parts import macro_auroc
-from steering.probes.scorers import BagLinear
+from steering.probes.scorers import BagLinear, BagPooling
 
 __all__ = ["FittedBagProbe", "MultipleInstanceSpec", "fit_bags", "trained_nets"]
 
@@ -39,7 +39,7 @@ class MultipleInstanceSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    pooling: Literal["max", "attention"] = "max"
+    pooling: BagPooling = "max"
     """max: the best token decides; attention: learned weights over the item's tokens."""
     weight_decay: tuple[float, ...] = Field(default=(1e-1, 1e-2, 1e-4), min_length=1)
     """Of AdamW, to choose from on validation items."""
@@ -65,14 +65,18 @@ class _BagNet(nn.Module):
         if self.attend is not None:
             nn.init.normal_(self.attend.weight, std=1e-2)
 
-    def forward(self, value_TD: Tensor, item_T: Tensor, items: int) -> Tensor:
+    def token_scores(self, value_TD: Rows) -> Tensor:
+        """Log odds of tokens, [T, L]."""
+        return times_weight(value_TD, self.score.weight.T) + self.score.bias
+
+    def forward(self, value_TD: Rows, item_T: Tensor, items: int) -> Tensor:
         """Log odds of items, [I, L]."""
-        score_TL = self.score(value_TD)
+        score_TL = self.token_scores(value_TD)
         index_TL = item_T[:, None].expand_as(score_TL)
         low_IL = score_TL.new_full((items, score_TL.shape[1]), -torch.inf)
         if self.attend is None:
             return low_IL.scatter_reduce(0, index_TL, score_TL, "amax")
-        weight_TL = self.attend(value_TD)
+        weight_TL = times_weight(value_TD, self.attend.weight.T)
         top_IL = low_IL.scatter_reduce(0, index_TL, weight_TL.detach(), "amax")
         power_TL = (weight_TL - top_IL[item_T]).exp()
         zero_IL = torch.zeros_like(low_IL)
@@ -113,7 +117,7 @@ class FittedBagProbe:
         with torch.no_grad():
             for numbers in bags.batches():
                 value_TD, _ = _tensors(bags, numbers, self.scaling)
-                out.append(self.net.score(value_TD).double().numpy())
+                out.append(self.net.token_scores(value_TD).double().numpy())
         return np.concatenate(out)
 
     def weights(self) -> Array:
@@ -205,6 +209,7 @@ def trained_nets(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = _BagNet(bags.shape[1], y_IL.shape[1], attention=spec.pooling == "attention")
+    _turn(net.score, _mean_difference(bags, y_IL, scaling))
     optimizer = torch.optim.AdamW(net.parameters(), spec.learning_rate, weight_decay=weight_decay)
     random = np.random.default_rng(seed)
     while True:
@@ -213,6 +218,32 @@ def trained_nets(
             chosen = order[start : start + spec.items_per_step]
             _step(net, optimizer, bags, y_IL, weight_IL, chosen, scaling)
         yield net
+
+
+def _mean_difference(bags: Bags, y_IL: Tensor, scaling: Scaling) -> Tensor:
+    """Mean of the positive bags' means less that of the others', scaled, float32 [L, D]."""
+    positive_L = y_IL.sum(dim=0).clamp(min=1)
+    negative_L = (len(bags) - y_IL.sum(dim=0)).clamp(min=1)
+    part_IL = (y_IL / positive_L - (1 - y_IL) / negative_L).numpy()
+    part_IL /= np.diff(bags.offsets_I1)[:, None]
+    out_LD = np.zeros((y_IL.shape[1], bags.shape[1]))
+    for numbers in bags.batches():
+        rows, _ = bags.token_rows(numbers)
+        part_TL = part_IL[bags.item_of_token_T[rows]]
+        out_LD += np.asarray((bags.values_TD[rows].T @ part_TL).T)
+    return torch.from_numpy((out_LD / scaling.scale_D).astype(np.float32))
+
+
+def _turn(layer: nn.Linear, way_LD: Tensor) -> None:
+    """Point the weights along directions and keep their lengths.
+
+    The best token is no convex criterion: of trainings begun at random some ended with their backs
+    to the label. Andrews et al. 2003 begin with the bags' means, too.
+    """
+    with torch.no_grad():
+        length_L = way_LD.norm(dim=1, keepdim=True)
+        turned_LD = way_LD * layer.weight.norm(dim=1, keepdim=True) / length_L.clamp(min=1e-12)
+        layer.weight.copy_(torch.where(length_L > 0, turned_LD, layer.weight))
 
 
 def _step(
@@ -236,13 +267,10 @@ def _step(
     optimizer.step()
 
 
-def _tensors(bags: Bags, numbers: Array, scaling: Scaling) -> tuple[Tensor, Tensor]:
+def _tensors(bags: Bags, numbers: Array, scaling: Scaling) -> tuple[Rows, Tensor]:
     """Scaled values of these items' tokens, [T, D], and the place of each token's item, [T]."""
     own = bags[numbers]
-    value_TD = (own.dense() - scaling.shift_D.astype(np.float32)) / scaling.scale_D.astype(
-        np.float32
-    )
-    return torch.from_numpy(value_TD), torch.from_numpy(own.item_of_token_T)
+    return scaled_rows(own.values_TD, scaling), torch.from_numpy(own.item_of_token_T)
 
 
 def _item_scores(net: _BagNet, scaling: Scaling, bags: TokenBags) -> Array:

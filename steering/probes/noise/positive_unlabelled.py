@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from steering.errors import BadSteeringInput
-from steering.probes.matrices import Array, Matrix, Scaling, as_features, as_labels, is_sparse
+from steering.probes.matrices import Array, Matrix, Scaling, as_features, as_labels
+from steering.probes.noise.scaled_rows import scaled_rows, times_weight
 from steering.probes.scorers import Linear
 
 __all__ = ["FittedPu", "PuSpec", "fit_pu", "pu_risk", "pu_scorer"]
@@ -136,18 +137,20 @@ def _train(
     spec: PuSpec,
     seed: int,
 ) -> tuple[Array, float]:
-    weight_D = torch.zeros(x.shape[1], requires_grad=True)
+    weight_D1 = torch.zeros(x.shape[1], 1, requires_grad=True)
     bias = torch.zeros(1, requires_grad=True)
     groups: list[dict[str, Any]] = [
-        {"params": [weight_D], "weight_decay": weight_decay},
+        {"params": [weight_D1], "weight_decay": weight_decay},
         {"params": [bias]},
     ]
     optimizer = torch.optim.AdamW(groups, spec.learning_rate, weight_decay=0.0)
     random = np.random.default_rng(seed)
     for _ in range(spec.epochs):
         for known, other in _steps(is_known_N, spec.rows_per_step, random):
-            known_N = _dense(x, known, scaling) @ weight_D + bias
-            other_N = _dense(x, other, scaling) @ weight_D + bias
+            known_N, other_N = (
+                times_weight(scaled_rows(x[rows], scaling), weight_D1)[:, 0] + bias
+                for rows in (known, other)
+            )
             risk, clipped = pu_risk(known_N, other_N, share)
             if clipped:
                 # Algorithm 1: where the second part went below 0, it is driven up again.
@@ -155,7 +158,7 @@ def _train(
             optimizer.zero_grad()
             risk.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return weight_D.detach().double().numpy(), float(bias.detach())
+    return weight_D1[:, 0].detach().double().numpy(), float(bias.detach())
 
 
 def _steps(
@@ -166,9 +169,3 @@ def _steps(
     other = random.permutation(np.flatnonzero(~is_known_N))
     steps = max(1, min(len(is_known_N) // rows_per_step, len(known), len(other)))
     yield from zip(np.array_split(known, steps), np.array_split(other, steps), strict=True)
-
-
-def _dense(x: Matrix, rows: Array, scaling: Scaling) -> Tensor:
-    values = x[rows].toarray() if is_sparse(x) else np.asarray(x[rows])
-    scaled = (values - scaling.shift_D) / scaling.scale_D
-    return torch.from_numpy(scaled.astype(np.float32))

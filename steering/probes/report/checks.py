@@ -42,7 +42,7 @@ def controls_of(
     """
     parts = study.parts(source, split_seed)
     found = {
-        "shuffled_labels": _tried(lambda: _shuffled(study, parts)),
+        "shuffled_labels": _tried(lambda: _shuffled(study, source, split_seed, parts)),
         "selectivity": _tried(lambda: _selectivity(study, source, split_seed, parts)),
         **_baselines(study, source, split_seed),
     }
@@ -59,10 +59,15 @@ def _tried(measure: Callable[[], Said]) -> Said:
         return {"value": None, "skipped": str(error)}
 
 
-def _shuffled(study: ProbeStudy, parts: Parts) -> Said:
+def _shuffled(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> Said:
     recipe = study.recipe
     found = shuffled_control(
-        recipe.method, recipe.parameters, parts, seed=recipe.seed, imbalance=recipe.imbalance
+        recipe.method,
+        recipe.parameters,
+        parts,
+        seed=recipe.seed,
+        imbalance=recipe.imbalance,
+        judge=study.judge(study.spec_by_source[source], split_seed),
     )
     expected = {"low": found.low, "high": found.high}
     return {"value": found.mean, "expected": expected, "verdict": found.verdict}
@@ -70,8 +75,8 @@ def _shuffled(study: ProbeStudy, parts: Parts) -> Said:
 
 def _selectivity(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> Said:
     recipe, spec = study.recipe, study.spec_by_source[source]
-    types = None
-    if spec.is_by_token and not spec.is_bag and study.table.tokens is not None:
+    types, is_by_token = None, spec.is_by_token and not spec.is_bag
+    if is_by_token and not study.is_judged_by_text(spec) and study.table.tokens is not None:
         token_S, rows = study.table.tokens.token_S, study.rows(source, split_seed)
         types = tuple(token_S[rows[part]].tolist() for part in ("train", "validation", "test"))
     found = selectivity(
@@ -80,6 +85,7 @@ def _selectivity(study: ProbeStudy, source: str, split_seed: int, parts: Parts) 
         parts,
         types,
         imbalance=recipe.imbalance,
+        judge=study.judge(spec, split_seed),
     )
     return {
         "value": found.difference.mean,
@@ -104,13 +110,14 @@ def _baselines(study: ProbeStudy, source: str, split_seed: int) -> Mapping[str, 
 
 
 def _raw(study: ProbeStudy, raw: FeatureSpec, split_seed: int) -> Said:
-    """Logistic regression; of bags, which it does not read, the recipe's own method."""
+    """Logistic regression; of bags, which it does not read, the probe's own method."""
     parts, recipe = study.parts_of_spec(raw, split_seed), study.recipe
     method = (recipe.method, recipe.parameters) if raw.is_bag else ("logistic_l2", {})
     fitted = fit_parts(*method, parts, label_names=study.label_names)
     score_NL = fitted.scores(parts.test.x)
     score_NL, y_NL, items = study.judged(raw, split_seed, "test", parts.test, score_NL)
-    return _with_interval(study, score_NL, y_NL, items, macro_auroc(score_NL, y_NL))
+    found = _with_interval(study, score_NL, y_NL, items, macro_auroc(score_NL, y_NL))
+    return found | {"remark": f"by {recipe.method}"} if raw.is_bag else found
 
 
 def _with_interval(

@@ -28,7 +28,7 @@ FAST: dict[str, dict[str, Any]] = {
     "k_sparse": {"k": (1, 8), "c": (0.1, 10.0)},
     "mlp": {"hidden": (8,), "alpha": (0.1, 10.0), "epochs": 30, "learning_rate": 1e-2},
     "pca_logistic": {"components": (4, 16)},
-    "positive_unlabelled": {"positive_share": 0.1, "known": "positive", "epochs": 30},
+    "positive_unlabelled": {"known": "positive", "positive_share": 0.1, "epochs": 30},
 }
 OF_ROWS = sorted(name for name, method in METHODS.items() if not method.reads_bags)
 WEIGHED = [name for name in OF_ROWS if METHODS[name].weighs_rows]

@@ -1,4 +1,4 @@
-"""Multiple-instance learning: texts are labelled, and some token of a positive one gives it away.
+"""Multiple-instance learning by the best token: one token of a positive text gives it away.
 
 Shape suffixes: N = texts.
 """
@@ -8,27 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from steering.probes.matrices import Array, Bags, Matrix, Scaling
 from steering.probes.method import Candidate, Prepared, ProbeMethod
+from steering.probes.scorers import BagPooling
 
 
-class MultipleInstance(ProbeMethod):
-    """Tokens are scored, texts are labelled: for `pooling: attention`, judged by the text."""
+class MultipleInstanceMax(ProbeMethod):
+    """Tokens are scored, texts are labelled, and a text is its best token."""
 
-    name: ClassVar[str] = "multiple_instance"
+    name: ClassVar[str] = "multiple_instance_max"
     reads_bags: ClassVar[bool] = True
+    bag_pooling: ClassVar[BagPooling] = "max"
 
-    bag_pooling: Literal["max", "attention"] = "max"
-    """max: the best token decides; attention: learned weights over the text's tokens."""
     weight_decay: tuple[float, ...] = Field(default=(1e-1, 1e-2, 1e-4), min_length=1)
     """Of AdamW, to choose from."""
     epochs: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(5, 15, 40), min_length=1)
-    """Passes over the training texts to choose from; all are points of one training."""
+    """Passes over the training texts to choose from; one training passes through all of them."""
     learning_rate: float = Field(default=1e-2, gt=0)
     """Of AdamW."""
     texts_per_step: int = Field(default=32, gt=0)
@@ -45,7 +45,7 @@ class MultipleInstance(ProbeMethod):
 
 @dataclass(frozen=True)
 class _MultipleInstance(Prepared):
-    method: MultipleInstance
+    method: MultipleInstanceMax
     x_train: Bags
     scaling: Scaling
     seed: int
