@@ -79,7 +79,10 @@ def test_a_sweep_of_label_noise_is_drawn_tabled_and_written_as_csv(
     model: Path, texts: Path, tmp_path: Path
 ) -> None:
     setup = setup_of(model, texts, label_noise=LABEL_NOISE)
-    configs = [{"c": [0.1], "pooling": "max"}, {"method": "mass_mean", "pooling": "max"}]
+    configs: list[dict[str, Any]] = [
+        {"c": [0.1], "pooling": "max"},
+        {"method": "mass_mean", "pooling": "max"},
+    ]
     trials = []
     for place, config in enumerate(configs):
         folder = tmp_path / f"t{place}"
@@ -98,8 +101,8 @@ def test_a_sweep_of_label_noise_is_drawn_tabled_and_written_as_csv(
         trials.append(FinishedTrial(f"t{place}", config, {}, f"probe-t{place}", folder))
     out = tmp_path / "out"
     out.mkdir()
-    page, *others = Probe().write_report(ProbeSetup.model_validate(setup), trials, out)
-    assert "Wrong labels" in page.read_text()
+    sweep_page, *others = Probe().write_report(ProbeSetup.model_validate(setup), trials, out)
+    assert "Wrong labels" in sweep_page.read_text()
     assert {path.name for path in others} == {"probes.csv", "label_noise.csv"}
     rows = list(csv.DictReader((out / "label_noise.csv").open()))
     assert len(rows) == 2 * 5

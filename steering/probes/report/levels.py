@@ -81,7 +81,9 @@ def _tokens(
     out = []
     for label, name in enumerate(study.label_names):
         found = evaluate_tokens(token_TL[:, label], y_TL[:, label], items, noise)
-        out.append({"label": name, **{key: interval_json(one) for key, one in found.items()}})
+        said = {key: interval_json(one) for key, one in found.items()}
+        is_possible = noise.is_possible(found["auroc_as_labelled"])
+        out.append({"label": name, **said, "is_possible": is_possible})
     return out
 
 
@@ -96,13 +98,17 @@ def levels_section(said: Said) -> Section | None:
         cells = [one["label"], interval_text(one["auroc"])]
         if tokens:
             own = tokens[one["label"]]
-            cells += [interval_text(own[name]) for name in ("auroc", "auroc_as_labelled")]
+            corrected = interval_text(own["auroc"]) if own["is_possible"] else "more than 1"
+            cells += [corrected, interval_text(own["auroc_as_labelled"])]
         rows.append((False, cells))
     heads = ["<label", "AUROC by text"]
     if tokens:
         heads += ["AUROC by token", "as labelled"]
     note = f"Test rows of the first split; a text's score is {levels['text_score']}. "
-    return Section("By text and by token", note + _noise_text(levels["noise"]), Table(heads, rows))
+    note += _noise_text(levels["noise"])
+    if not all(one["is_possible"] for one in levels["tokens"]):
+        note += " More than 1: token labels are right more often than that, or wrong otherwise."
+    return Section("By text and by token", note, Table(heads, rows))
 
 
 def _noise_text(noise: Said | None) -> str:

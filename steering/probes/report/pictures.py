@@ -109,7 +109,7 @@ def noise_png(lines_by_panel: Mapping[str, Mapping[str, Sequence[Row]]]) -> byte
                 )  # fmt: skip
             axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
             axes.set(title=title, xlabel="share of labels flipped")
-            axes.set_ylim(top=min(axes.get_ylim()[1], 1.01))
+        panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 1.01))
         panels[0].set_ylabel("test AUROC, clean labels")
         panels[0].legend(frameon=False, fontsize=6)
 

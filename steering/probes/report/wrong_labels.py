@@ -78,7 +78,9 @@ def _summary(flip: str, rate: float, points: Sequence[NoisePoint]) -> dict[str, 
     }
     if len(known) >= MIN_SEEDS:
         summary = over_seeds(known)
-        out |= {"low": number_json(summary.low), "high": number_json(summary.high)}
+        # Student's interval of few seeds may end beyond what an AUROC can be.
+        low, high = (float(np.clip(value, 0, 1)) for value in (summary.low, summary.high))
+        out |= {"low": low, "high": high}
     return out
 
 

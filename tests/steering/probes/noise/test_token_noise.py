@@ -266,6 +266,9 @@ def test_tokens_are_judged_only_under_a_declared_noise_model() -> None:
     assert found["auroc"].low < clean < found["auroc"].high
     true = evaluate_tokens(score, is_true, items, NoiseModel(kind="clean"), resamples=10)
     assert true["auroc"].estimate == pytest.approx(clean)
+    assert model.is_possible(found["auroc_as_labelled"])
+    too_noisy = NoiseModel(kind="class_conditional", wrong_among_positive=0.9)
+    assert not too_noisy.is_possible(found["auroc_as_labelled"])
     with pytest.raises(ValueError, match="must be below 1"):
         NoiseModel(kind="class_conditional", wrong_among_positive=0.9, wrong_among_negative=0.2)
     with pytest.raises(ValueError, match="clean has no wrong labels"):
