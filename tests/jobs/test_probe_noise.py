@@ -162,6 +162,8 @@ def test_tokens_are_judged_where_spans_label_them_or_their_noise_is_declared(
     assert declared["levels"]["noise"]["wrong_among_positive"] == 0.9
     kept = 0.5 + (label["auroc_as_labelled"]["estimate"] - 0.5) / 0.1
     assert label["auroc"]["estimate"] == pytest.approx(min(1.0, max(0.0, kept)))
+    page = (tmp_path / "b" / "report" / "probe.html").read_text()
+    assert ("more than 1" in page) is not label["is_possible"]
     assert declared["levels"]["texts"] == unknown["texts"], "what is declared changes no text"
     setup = setup_of(model, texts)
     setup["data"] = {**setup["data"], "spans": "where"}

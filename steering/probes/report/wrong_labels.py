@@ -109,7 +109,7 @@ def noise_section(said_by_name: Mapping[str, Said]) -> Section | None:
         FLIP_NAMES[flip]: {name: _line(points, flip) for name, points in curves.items()}
         for flip in _flips(curves)
     }
-    return Section(title, note, _table(curves), noise_png(lines), width=280 * len(lines))
+    return Section(title, note, _table(curves), noise_png(lines), width=min(840, 420 * len(lines)))
 
 
 def noise_rows(said: Mapping[str, Said]) -> Iterator[dict[str, Any]]:
