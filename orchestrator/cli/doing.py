@@ -37,8 +37,12 @@ def _line(first: str, *, wanted: bool) -> Iterator[Say]:
     console = Console(stderr=True, highlight=False)
     # Not console.is_terminal: FORCE_COLOR makes that true of a log file.
     if not wanted or not sys.stderr.isatty() or console.is_dumb_terminal:
-        yield lambda said: None
+        yield _to_nobody
         return
     spinner = "dots" if can_show_blocks(console) else "line"
     with console.status(escape(first), spinner=spinner) as status:
         yield lambda said: status.update(escape(said))
+
+
+def _to_nobody(said: str) -> None:
+    del said

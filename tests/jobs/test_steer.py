@@ -236,6 +236,24 @@ def test_layers_open_a_parameter_and_are_checked() -> None:
         parse_sweep(SWEEP.format(layers="[40]", space="{method: mean_difference}"))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "groups: {data: {builtin: python-docs}}",
+        "vectors: [a, b]",
+        "sae: {folder: a, release: b}\nlatents: [1]",
+        "sae: {folder: a}",
+    ],
+)
+def test_a_faulty_source_brings_no_fault_of_the_space_with_it(source: str) -> None:
+    text = SWEEP.format(layers="[8]", space="{strength: {choice: [0.1, 0.2]}}")
+    with pytest.raises(SpecFaults) as refused:
+        parse_sweep(text.replace("contrast: {builtin: formal}", source))
+    assert "space" not in str(refused.value)
+    with pytest.raises(SpecFaults, match=r"space.method: is missing"):
+        parse_sweep(text)
+
+
 def test_a_method_that_makes_nothing_of_the_source_is_refused() -> None:
     with pytest.raises(SpecFaults, match="(?s)'given' makes nothing of a contrast"):
         parse_sweep(SWEEP.format(layers="[8]", space="{method: given}"))

@@ -248,6 +248,7 @@ def test_an_interruption_is_one_line(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*arguments: object, **named: object) -> None:
+        del arguments, named
         raise KeyboardInterrupt
 
     folder = write_vectors(tmp_path / "v", suggested=1.0)
