@@ -14,7 +14,8 @@ __all__ = ["write_sweep_report"]
 
 MAX_LINES = 12
 """Curves in one picture: the best ones."""
-_NAMED = ("latent", "seed", "input", "tau", "top_k", "centre")
+_NAMED = ("latent", "seed", "input", "tau", "top_k", "centre", "draws", "num_latents", "label")
+_NAMED += ("draw_temperature", "draw_seed")
 
 
 def write_sweep_report(trials: Sequence[FinishedTrial], folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.kind import Progress, TrialContext, TrialFailed
 from jobs.runners.in_process import InProcessRunner
 from jobs.runners.language_models import model_of
-from jobs.steer import Steer, SteerParameters
+from jobs.steer_parameters import SteerParameters, parameters_by_method
 from jobs.steer_setup import SteerSetup
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class SteerRunner(InProcessRunner):
 
 def parameters_of(config: Mapping[str, Any]) -> SteerParameters:
     """A trial's configuration, defaults filled in."""
-    model = Steer().parameters()[config.get("method", "mean_difference")]
+    model = parameters_by_method()[config.get("method", "mean_difference")]
     found = model.model_validate(dict(config))
     assert isinstance(found, SteerParameters)
     return found
