@@ -37,9 +37,11 @@ def load_triton_kernels(device: torch.device, workspace: Workspace) -> StepKerne
     reason = _without_triton(device)
     if reason:
         raise NoTriton(reason)
-    # Not before: Triton is there on Linux only.
-    from sae.batched.kernels.triton_kernels import TritonKernels
-
+    try:
+        # Not before: Triton is there on Linux only.
+        from sae.batched.kernels.triton_kernels import TritonKernels
+    except ImportError as error:
+        raise NoTriton(f"Triton does not load ({error})") from error
     return TritonKernels(device, workspace)
 
 

@@ -46,9 +46,11 @@ SPARE_WIDTH = 1.2
 """Columns a program may be wider than needed, as a factor on d_in."""
 ELEMENTS_A_WARP = 512
 ADAM_BLOCK = 1024
-ADAM_TILE = (32, 64)
+ADAM_TILE = (32, 32)
 """Rows of D and columns of F that are turned in the chip at a time."""
 SQUARES_BLOCK = 4096
+FUSED = {"enable_fp_fusion": True}
+"""Said at each launch: Triton's default is about to change, and last bits with it."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class TritonKernels:
         loss_LBP = torch.empty((L, B, num_parts), dtype=dtype, device=self._device)
         width_L = self._width_tensor(widths)
         shape = {"BLOCK_N": ENTRIES_AT_A_TIME, "BLOCK_D": block, "num_warps": num_warps(block)}
+        shape |= FUSED
         decode_kernel[(B, num_parts)](
             code.begin_B1, code.index_N, code.value_N, W_dec_FD,
             target_BD if bias_D is None else bias_D, target_BD, width_L, error_LBD, loss_LBP,
@@ -200,12 +203,12 @@ class TritonKernels:
             pull.pull_LBD, input_BD, self._width_tensor(pull.widths), dec_RD, enc_RD, bias_R,
             len(pull.widths), F, B, D,
             PART=segments.part, BLOCK_N=ENTRIES_AT_A_TIME, BLOCK_D=block,
-            num_warps=num_warps(block),
+            num_warps=num_warps(block), **FUSED,
         )  # fmt: skip
         if len(segments.split_M):
             join_parts_kernel[(len(segments.split_M), num_parts)](
                 segments.split_M, segments.parts_F, segments.spare_F, dec_RD, enc_RD, bias_R, D,
-                BLOCK_D=block, num_warps=1,
+                BLOCK_D=block, num_warps=1, **FUSED,
             )  # fmt: skip
         return LatentGradients(dec_RD[:F], enc_RD[:F], bias_R[:F])
 
@@ -222,7 +225,7 @@ class TritonKernels:
         num_blocks = triton.cdiv(tensor.numel(), SQUARES_BLOCK)
         partial_P = torch.empty(num_blocks, dtype=tensor.dtype, device=self._device)
         squares_kernel[(num_blocks,)](
-            tensor, partial_P, tensor.numel(), BLOCK=SQUARES_BLOCK, num_warps=8
+            tensor, partial_P, tensor.numel(), BLOCK=SQUARES_BLOCK, num_warps=8, **FUSED
         )
         return partial_P.double().sum()
 
@@ -248,12 +251,14 @@ class TritonKernels:
         if transposed:
             (D, F), (high, wide) = param.shape, ADAM_TILE
             adam_transposed_kernel[(triton.cdiv(F, wide), triton.cdiv(D, high))](
-                param, grad, mean, square, rule.clip, D, F, *numbers, BLOCK_D=high, BLOCK_F=wide
-            )
+                param, grad, mean, square, rule.clip, D, F, *numbers,
+                BLOCK_D=high, BLOCK_F=wide, **FUSED,
+            )  # fmt: skip
             return
         adam_kernel[(triton.cdiv(param.numel(), ADAM_BLOCK),)](
-            param, grad, mean, square, rule.clip, param.numel(), *numbers, BLOCK=ADAM_BLOCK
-        )
+            param, grad, mean, square, rule.clip, param.numel(), *numbers,
+            BLOCK=ADAM_BLOCK, **FUSED,
+        )  # fmt: skip
 
     def _width_tensor(self, widths: Sequence[int]) -> Tensor:
         """On the device; copied there once."""

@@ -153,10 +153,7 @@ MUTATIONS = {
     "clip ignored": Mutation(
         triton_updates, "other=0.0) * tl.load(clip).to(tl.float32)", "other=0.0)", adam
     ),
-    "epsilon inside the root": Mutation(
-        triton_updates, "root_correction2 + tl.zeros_like(square)) + eps",
-        "root_correction2 + tl.zeros_like(square) + 1000 * eps)", adam,
-    ),
+    "another epsilon": Mutation(triton_updates, "square)) + eps", "square)) + 2 * eps", adam),
     "second moment not corrected": Mutation(
         triton_updates, "root_correction2 + tl.zeros_like(square))", "1 + tl.zeros_like(square))",
         adam,
