@@ -12,7 +12,9 @@ K = kept latents a token, C = tokens in a chunk.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -49,8 +51,6 @@ ADAM_BLOCK = 1024
 ADAM_TILE = (32, 32)
 """Rows of D and columns of F that are turned in the chip at a time."""
 SQUARES_BLOCK = 4096
-FUSED = {"enable_fp_fusion": True}
-"""Said at each launch: Triton's default is about to change, and last bits with it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,9 @@ class TritonKernels:
         self._device, self._workspace = device, workspace
         self._part, self._key_bytes = part, key_bytes
         self._widths: dict[tuple[int, ...], Tensor] = {}
+        self._here: AbstractContextManager[object] = (
+            torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        )
 
     def token_code(
         self, pre_BF: Tensor, bias_F: Tensor, norm_F: Tensor | None, k: int, *, signed: bool
@@ -173,17 +176,18 @@ class TritonKernels:
         loss_LBP = torch.empty((L, B, num_parts), dtype=dtype, device=self._device)
         width_L = self._width_tensor(widths)
         shape = {"BLOCK_N": ENTRIES_AT_A_TIME, "BLOCK_D": block, "num_warps": num_warps(block)}
-        shape |= FUSED
-        decode_kernel[(B, num_parts)](
+        self._launch(
+            decode_kernel, (B, num_parts),
             code.begin_B1, code.index_N, code.value_N, W_dec_FD,
             target_BD if bias_D is None else bias_D, target_BD, width_L, error_LBD, loss_LBP,
             sign, L, B, D, HAS_BIAS=bias_D is not None, **shape,
         )  # fmt: skip
         pull_LBD = error_LBD if L == 1 else error_LBD.flip(0).cumsum(0).flip(0)
         dots_N = torch.empty_like(code.value_N)
-        dots_kernel[(B, L)](
-            code.begin_B1, code.index_N, W_dec_FD, pull_LBD, width_L, dots_N, B, D, **shape
-        )
+        self._launch(
+            dots_kernel, (B, L),
+            code.begin_B1, code.index_N, W_dec_FD, pull_LBD, width_L, dots_N, B, D, **shape,
+        )  # fmt: skip
         return Pull(pull_LBD, loss_LBP.sum(dim=(1, 2)), tuple(widths), dots_N)
 
     def accumulate(
@@ -196,19 +200,21 @@ class TritonKernels:
         enc_RD = self._take(f"{into}.grad_enc", (segments.num_rows, D), dtype)
         bias_R = self._take(f"{into}.grad_bias", (segments.num_rows,), dtype)
         num_parts = triton.cdiv(D, block)
-        accumulate_kernel[(len(segments.latent_P), num_parts)](
+        self._launch(
+            accumulate_kernel, (len(segments.latent_P), num_parts),
             segments.latent_P, segments.first_F, segments.parts_F, segments.spare_F,
             segments.start_F1, segments.place_N, segments.token_N,
             code.value_N * scale, pull.dots * scale,
             pull.pull_LBD, input_BD, self._width_tensor(pull.widths), dec_RD, enc_RD, bias_R,
             len(pull.widths), F, B, D,
             PART=segments.part, BLOCK_N=ENTRIES_AT_A_TIME, BLOCK_D=block,
-            num_warps=num_warps(block), **FUSED,
+            num_warps=num_warps(block),
         )  # fmt: skip
         if len(segments.split_M):
-            join_parts_kernel[(len(segments.split_M), num_parts)](
+            self._launch(
+                join_parts_kernel, (len(segments.split_M), num_parts),
                 segments.split_M, segments.parts_F, segments.spare_F, dec_RD, enc_RD, bias_R, D,
-                BLOCK_D=block, num_warps=1, **FUSED,
+                BLOCK_D=block, num_warps=1,
             )  # fmt: skip
         return LatentGradients(dec_RD[:F], enc_RD[:F], bias_R[:F])
 
@@ -224,9 +230,10 @@ class TritonKernels:
             return tensor.double().square().sum()
         num_blocks = triton.cdiv(tensor.numel(), SQUARES_BLOCK)
         partial_P = torch.empty(num_blocks, dtype=tensor.dtype, device=self._device)
-        squares_kernel[(num_blocks,)](
-            tensor, partial_P, tensor.numel(), BLOCK=SQUARES_BLOCK, num_warps=8, **FUSED
-        )
+        self._launch(
+            squares_kernel, (num_blocks,),
+            tensor, partial_P, tensor.numel(), BLOCK=SQUARES_BLOCK, num_warps=8,
+        )  # fmt: skip
         return partial_P.double().sum()
 
     def adam(
@@ -250,15 +257,21 @@ class TritonKernels:
         )  # fmt: skip
         if transposed:
             (D, F), (high, wide) = param.shape, ADAM_TILE
-            adam_transposed_kernel[(triton.cdiv(F, wide), triton.cdiv(D, high))](
-                param, grad, mean, square, rule.clip, D, F, *numbers,
-                BLOCK_D=high, BLOCK_F=wide, **FUSED,
+            self._launch(
+                adam_transposed_kernel, (triton.cdiv(F, wide), triton.cdiv(D, high)),
+                param, grad, mean, square, rule.clip, D, F, *numbers, BLOCK_D=high, BLOCK_F=wide,
             )  # fmt: skip
             return
-        adam_kernel[(triton.cdiv(param.numel(), ADAM_BLOCK),)](
-            param, grad, mean, square, rule.clip, param.numel(), *numbers,
-            BLOCK=ADAM_BLOCK, **FUSED,
+        self._launch(
+            adam_kernel, (triton.cdiv(param.numel(), ADAM_BLOCK),),
+            param, grad, mean, square, rule.clip, param.numel(), *numbers, BLOCK=ADAM_BLOCK,
         )  # fmt: skip
+
+    def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **shape: int) -> None:
+        # Triton launches on the current device, whichever its arguments are on; and whether it
+        # fuses multiplications with additions is about to change, and last bits with it.
+        with self._here:
+            kernel[grid](*arguments, **shape, enable_fp_fusion=True)
 
     def _width_tensor(self, widths: Sequence[int]) -> Tensor:
         """On the device; copied there once."""

@@ -43,7 +43,7 @@ def decode_kernel(
     first = tl.load(begin_B1 + token)
     last = tl.load(begin_B1 + token + 1)
     low = tl.zeros((), dtype=tl.int32)
-    for level in range(0, num_levels):
+    for level in range(num_levels):
         high = tl.load(width_L + level)
         for at in range(first, last, BLOCK_N):
             entry = at + tl.arange(0, BLOCK_N)
@@ -129,7 +129,7 @@ def accumulate_kernel(
         start = tl.load(start_F1 + latent) + part * PART
         end = tl.minimum(tl.load(start_F1 + latent + 1), start + PART)
         level = tl.zeros((), dtype=tl.int32)
-        for each in range(0, num_levels):
+        for each in range(num_levels):
             level += (latent >= tl.load(width_L + each)).to(tl.int32)
         dec = tl.zeros((BLOCK_D,), dtype=dec_RD.dtype.element_ty)
         enc = tl.zeros((BLOCK_D,), dtype=dec_RD.dtype.element_ty)
@@ -177,7 +177,7 @@ def join_parts_kernel(
         dec = tl.zeros((BLOCK_D,), dtype=dec_RD.dtype.element_ty)
         enc = tl.zeros((BLOCK_D,), dtype=dec_RD.dtype.element_ty)
         bias = tl.zeros((), dtype=dec_RD.dtype.element_ty)
-        for part in range(0, num_parts):
+        for part in range(num_parts):
             row = (spare + part) * D + column
             dec += tl.load(dec_RD + row, mask=inside, other=0.0)
             enc += tl.load(enc_RD + row, mask=inside, other=0.0)

@@ -1,4 +1,4 @@
-"""Run by test_triton_kernels in a process with TRITON_INTERPRET=1: whole steps against sae_lens's."""
+"""Run by test_triton_kernels with TRITON_INTERPRET=1: whole steps against sae_lens's."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def lives_of(architecture: str) -> dict[str, Life]:
 
 
 @pytest.mark.parametrize("architecture", sorted(CASES))
-def test_steps_together_are_steps_alone(
-    architecture: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_together_are_steps_alone(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if architecture == "topk":
         # By so few latents the auxiliary loss would be dense, and not by these kernels.
         monkeypatch.setattr(topk_family, "DENSE_DEAD_RATIO", 1)

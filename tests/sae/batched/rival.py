@@ -105,9 +105,7 @@ def run_bare(life: Life) -> Ran:
     return ran
 
 
-def run_group(
-    backend: StepBackend, lives: dict[str, Life], device: str = "cpu"
-) -> dict[str, Ran]:
+def run_group(backend: StepBackend, lives: dict[str, Life], device: str = "cpu") -> dict[str, Ran]:
     """Step members together; one that has left is looked at when the others are done."""
     members: dict[str, Member] = {}
     ran = {name: Ran({}) for name in lives}

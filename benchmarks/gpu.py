@@ -1,0 +1,541 @@
+"""SAEs on one GPU by their number: SAE-tokens a second, and what the chip would allow.
+
+Two tables, both of topk SAEs. Whole: a GPT-2 small with random weights, its layer 8, contexts of
+128 tokens, and the SAEs on it, against SAELens's single and multi-SAE runners. Steps: ready
+activations of 768 and of 4096 columns (GPT-2 small, LLaMA-3-8B), against SAELens's
+`SAETrainer.step` in a loop and sparsify's step, if that is installed. Nothing is downloaded.
+SAELens and ours compute in float32 (--tf32: with TF32 products), sparsify in bfloat16 autocast.
+
+    python -m benchmarks.gpu                  # one GPU, under 8 minutes
+    python -m benchmarks.gpu --only steps --tf32
+    python -m benchmarks.gpu --dry-run        # tiny shapes on a CPU: tries the script out
+
+Beside each of our figures stands its roofline: floating-point operations and bytes that a step
+cannot do without, over the rates that this very chip reached in a matrix product and in a copy.
+
+Shape suffixes: B = tokens in the batch, D = d_in, F = latents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from benchmarks.report import save_report
+from benchmarks.vs_saelens import MULTI, SINGLE, Row, Setting, timed, tokenized, wait
+from benchmarks.vs_sparsify import HOW_TO_GET_IT, sparsify_step
+from sae.architectures import parse_architecture
+from sae.batched.backend import BatchedBackend, BatchedStepper
+from sae.language_model import LanguageModel
+from sae.member import Member
+from sae.pack import Pack
+from sae.step_backend import MemberStepFailed, ReferenceBackend, StepBackend, is_out_of_memory
+from sae.stream import ActivationStream
+from sae.stream_spec import DataSpec, ModelSpec, StreamSpec
+
+NO_GPU = (
+    "no CUDA device here: this benchmark needs one GPU; --dry-run runs tiny shapes on the CPU, "
+    "to try the script out"
+)
+NUM_BATCHES = 4
+SHORT_BATCHES = 5
+CHARS_A_TOKEN = 3
+"""More than a token of our small vocabulary has."""
+LEAST_BATCHES = 10
+"""By which SAELens's longer training is longer at least."""
+WARM_UP_STEPS = 3
+REPEATS = 3
+MAX_STEPS = 100
+SAELENS_SINGLE = "SAELens LanguageModelSAETrainingRunner, one SAE a run"
+SAELENS_MULTI = "SAELens MultiSAETrainingRunner"
+SAELENS_STEP = "SAELens SAETrainer.step in a loop"
+SPARSIFY = "sparsify SparseCoder with Adam, one after the other"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is."""
+
+    device: str
+    d_sae: int
+    k: int
+    batch_tokens: int
+    counts: tuple[int, ...]
+    step_widths: tuple[int, ...]
+    """Columns of ready activations."""
+    model: GPT2Config
+    layer: int
+    block_batches: int
+    """Batches that the language model makes at a time."""
+    saelens_batches: int
+    """By how many a longer training is longer than a short one, over the number of SAEs."""
+    round_s: float
+    """Seconds of one timed round, about."""
+    matmul: int
+    copy_bytes: int
+
+    @property
+    def hook(self) -> str:
+        return f"transformer.h.{self.layer}"
+
+
+FULL = Scale(
+    device="cuda",
+    d_sae=24576,
+    k=32,
+    batch_tokens=4096,
+    counts=(1, 4, 8, 16, 32),
+    step_widths=(768, 4096),
+    model=GPT2Config(bos_token_id=0, eos_token_id=1),
+    layer=8,
+    block_batches=16,
+    saelens_batches=120,
+    round_s=0.7,
+    matmul=8192,
+    copy_bytes=2**31,
+)
+DRY = Scale(
+    device="cpu",
+    d_sae=96,
+    k=4,
+    batch_tokens=64,
+    counts=(1, 2),
+    step_widths=(24,),
+    model=GPT2Config(
+        bos_token_id=0, eos_token_id=1, n_embd=24, n_layer=2, n_head=2, n_positions=128,
+        vocab_size=600,
+    ),
+    layer=1,
+    block_batches=2,
+    saelens_batches=20,
+    round_s=0.01,
+    matmul=64,
+    copy_bytes=2**16,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this chip reached."""
+
+    flop_s: float
+    """Matrix product in float32, as torch is set."""
+    bf16_flop_s: float
+    bytes_s: float
+    """Read and written in a copy."""
+
+    @classmethod
+    def measured(cls, scale: Scale) -> Rates:
+        size = scale.matmul
+        flop_s = []
+        for dtype in (torch.float32, torch.bfloat16):
+            left, right = (
+                torch.randn(size, size, device=scale.device, dtype=dtype) for _ in range(2)
+            )
+            flop_s.append(2 * size**3 / seconds(lambda a=left, b=right: a @ b, scale))
+        source = torch.zeros(scale.copy_bytes, dtype=torch.uint8, device=scale.device)
+        target = torch.empty_like(source)
+        copy_s = seconds(lambda: target.copy_(source), scale)
+        return cls(*flop_s, 2 * scale.copy_bytes / copy_s)
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What a training step of one topk SAE cannot do without, in float32."""
+
+    dense_flop: float
+    """The encoder's forward pass."""
+    sparse_flop: float
+    """Decoder, pull on the latents, both gradients: k latents a token each."""
+    bytes: float
+
+    @classmethod
+    def of(cls, scale: Scale, d_in: int) -> Roofline:
+        """Pre-activations are written once and read once to be ranked. Encoder and decoder are
+        read once each, their gradients written and read by the norm, and Adam reads gradient,
+        parameter and two moments and writes three. Rows of the decoder, of errors and of inputs
+        that are gathered again are taken to come from the cache.
+        """
+        B, D, F = scale.batch_tokens, d_in, scale.d_sae
+        weights, latents, tokens = 4.0 * 2 * D * F, 4.0 * B * F, 4.0 * B * D
+        return cls(
+            dense_flop=2.0 * B * D * F,
+            sparse_flop=4 * 2.0 * B * D * scale.k,
+            bytes=(1 + 2 + 7) * weights + 2 * latents + 4 * tokens,
+        )
+
+    def row(self, rates: Rates, measured_s: float) -> dict[str, float]:
+        """For a report: the least seconds that a step may take, and our share of that."""
+        compute_s = (self.dense_flop + self.sparse_flop) / rates.flop_s
+        memory_s = self.bytes / rates.bytes_s
+        return {
+            "step_gflop": round((self.dense_flop + self.sparse_flop) / 1e9, 3),
+            "step_gbyte": round(self.bytes / 1e9, 4),
+            "compute_ms": round(1e3 * compute_s, 4),
+            "memory_ms": round(1e3 * memory_s, 4),
+            "measured_ms": round(1e3 * measured_s, 4),
+            # The matrix product and the passes over memory come one after the other.
+            "share_of_roofline": round((compute_s + memory_s) / measured_s, 3),
+        }
+
+
+class Clock:
+    """Time that is left; what comes too late is left out, and the report says so."""
+
+    def __init__(self, minutes: float) -> None:
+        self._ends_s = time.monotonic() + 60 * minutes
+
+    @property
+    def is_up(self) -> bool:
+        return time.monotonic() > self._ends_s
+
+
+def seconds(step: Callable[[], object], scale: Scale) -> float:
+    """Of one step: median of rounds, after a warm-up."""
+
+    def round_of(num_steps: int) -> float:
+        wait(scale.device)
+        start = time.perf_counter()
+        for _ in range(num_steps):
+            step()
+        wait(scale.device)
+        return (time.perf_counter() - start) / num_steps
+
+    round_of(WARM_UP_STEPS)
+    num_steps = max(1, min(MAX_STEPS, int(scale.round_s / max(round_of(1), 1e-6))))
+    return statistics.median(round_of(num_steps) for _ in range(REPEATS))
+
+
+def tried(measure: Callable[[], float | str], what: str, clock: Clock) -> float | str:
+    """Seconds, or why there are none."""
+    if clock.is_up:
+        return "left out: the time was up"
+    try:
+        found = measure()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # Its frames hold the tensors.
+        error.__traceback__ = None
+        return "out of memory"
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+    print(f"{what}: {found if isinstance(found, str) else f'{1e3 * found:.2f} ms a step of all'}")
+    return found
+
+
+def topk_config(scale: Scale, seed: int) -> Any:
+    """SAELens's normalisation and initial bias, so that steps are equal."""
+    return parse_architecture(
+        {
+            "architecture": "topk",
+            "d_sae": scale.d_sae,
+            "k": scale.k,
+            "lr": 3e-4,
+            "init_seed": seed,
+            "normalize_activations": "none",
+            "b_dec_init": "zeros",
+        }
+    )
+
+
+class ReadySteps:
+    """SAEs on activations that are there already; the same ones for either backend."""
+
+    def __init__(self, scale: Scale, d_in: int) -> None:
+        self._scale, self._d_in, self._position = scale, d_in, 0
+        self._members: dict[str, Member] = {}
+        shape = (scale.batch_tokens, d_in)
+        generator = torch.Generator().manual_seed(0)
+        self._batches = [
+            torch.randn(shape, generator=generator).to(scale.device) for _ in range(NUM_BATCHES)
+        ]
+
+    def grow(self, num_members: int) -> None:
+        for seed in range(len(self._members), num_members):
+            self._members[str(seed)] = Member(
+                topk_config(self._scale, seed),
+                hook="ready",
+                d_in=self._d_in,
+                total_tokens=10**6 * self._scale.batch_tokens,
+                batch_tokens=self._scale.batch_tokens,
+                scale=1.0,
+                mean_D=torch.zeros(self._d_in),
+                device=self._scale.device,
+            )
+
+    def seconds(self, num_members: int, backend: StepBackend) -> float:
+        """Of a step of so many."""
+        self.grow(num_members)
+        try:
+            return seconds(lambda: self._step(backend), self._scale)
+        finally:
+            for member in self._members.values():
+                member.drop_gradients()
+
+    def sparsify_seconds(self, num_saes: int) -> float:
+        scale = self._scale
+        step = sparsify_step(
+            scale.d_sae, scale.device, d_in=self._d_in, num_saes=num_saes, k=scale.k
+        )
+        return seconds(lambda: step(self._next_batch(), 0), scale)
+
+    def _next_batch(self) -> Tensor:
+        self._position += 1
+        return self._batches[self._position % NUM_BATCHES]
+
+    def _step(self, backend: StepBackend) -> None:
+        batch_BD = self._next_batch()
+        failures: dict[str, MemberStepFailed] = backend.step(
+            self._members, batch_BD, self._position
+        )
+        for failure in failures.values():
+            raise failure
+
+
+def row_of(
+    scale: Scale, work: str, against: str, num_saes: int, ours: float | str, theirs: float | str
+) -> dict[str, Any]:
+    """One comparison, in SAE-tokens a second; a reason where a figure is missing."""
+
+    def rate(seconds_a_step: float | str) -> float | None:
+        if isinstance(seconds_a_step, str):
+            return None
+        return round(num_saes * scale.batch_tokens / seconds_a_step, 1)
+
+    both = not isinstance(ours, str) and not isinstance(theirs, str)
+    reasons = {
+        side: value
+        for side, value in (("ours", ours), ("theirs", theirs))
+        if isinstance(value, str)
+    }
+    return {
+        "work": work,
+        "against": against,
+        "num_saes": num_saes,
+        "ours": rate(ours),
+        "theirs": rate(theirs),
+        "unit": "SAE-tokens/s",
+        "ratio": round(float(theirs) / float(ours), 3) if both else None,
+        **({"missing": reasons} if reasons else {}),
+    }
+
+
+def step_rows(scale: Scale, rates: Rates, clock: Clock) -> list[dict[str, Any]]:
+    """Steps on ready activations of each width."""
+    return [
+        row for d_in in scale.step_widths for row in step_rows_of_width(scale, d_in, rates, clock)
+    ]
+
+
+def step_rows_of_width(scale: Scale, d_in: int, rates: Rates, clock: Clock) -> list[dict[str, Any]]:
+    """Every number of SAEs, against SAELens and sparsify."""
+    rows = []
+    ready, roofline = ReadySteps(scale, d_in), Roofline.of(scale, d_in)
+    batched, reference = BatchedBackend(scale.device), ReferenceBackend()
+    encoder = encoder_row(scale, d_in, rates, roofline)
+    for count in scale.counts:
+        work = f"{count} topk SAEs, d_in {d_in}, d_sae {scale.d_sae}, k {scale.k}, steps alone"
+        ours = tried(partial(ready.seconds, count, batched), f"{work}: ours", clock)
+        theirs = tried(partial(ready.seconds, count, reference), f"{work}: SAELens", clock)
+        limits: dict[str, Any] = {"encoder": encoder}
+        if not isinstance(ours, str):
+            limits["roofline"] = roofline.row(rates, ours / count)
+        rows.append({**row_of(scale, work, SAELENS_STEP, count, ours, theirs), **limits})
+        rival: float | str = HOW_TO_GET_IT
+        if find_spec("sparsify") is not None:
+            rival = tried(partial(ready.sparsify_seconds, count), f"{work}: sparsify", clock)
+        rows.append(row_of(scale, work, SPARSIFY, count, ours, rival))
+    return rows
+
+
+def encoder_row(scale: Scale, d_in: int, rates: Rates, roofline: Roofline) -> dict[str, float]:
+    """The dense part alone: its share of what matrix products reach in float32 and bfloat16."""
+    x_BD = torch.randn(scale.batch_tokens, d_in, device=scale.device)
+    W_enc_DF = torch.randn(d_in, scale.d_sae, device=scale.device)
+    pre_BF = torch.empty(scale.batch_tokens, scale.d_sae, device=scale.device)
+    taken_s = seconds(lambda: torch.mm(x_BD, W_enc_DF, out=pre_BF), scale)
+    flop_s = roofline.dense_flop / taken_s
+    return {
+        "ms": round(1e3 * taken_s, 4),
+        "share_of_float32_peak": round(flop_s / rates.flop_s, 3),
+        "share_of_bf16_peak": round(flop_s / rates.bf16_flop_s, 3),
+    }
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A model with random weights, and more text than any way here reads."""
+
+    model: Path
+    text: Path
+    texts: tuple[str, ...]
+
+    @classmethod
+    def make(cls, folder: Path, scale: Scale) -> Corpus:
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder = decoders.ByteLevel()
+        documents = [topics[name] for name in sorted(topics)]
+        trainer = trainers.BpeTrainer(
+            vocab_size=500,
+            special_tokens=["<bos>", "<eos>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        bpe.train_from_iterator(documents[:40], trainer)
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=bpe,
+            bos_token="<bos>",
+            eos_token="<eos>",
+            model_max_length=scale.model.n_positions,
+        )
+        model, text = folder / "model", folder / "text.txt"
+        tokenizer.save_pretrained(model)
+        torch.manual_seed(0)
+        GPT2LMHeadModel(scale.model).save_pretrained(model)
+        num_batches = max(5 * scale.block_batches, 2 * SHORT_BATCHES + scale.saelens_batches)
+        documents *= 1 + CHARS_A_TOKEN * scale.batch_tokens * num_batches // len("".join(documents))
+        text.write_text("\n".join(documents), encoding="utf-8")
+        return cls(model, text, tuple(documents))
+
+
+class WholeRuns:
+    """Language model and SAEs together."""
+
+    def __init__(self, scale: Scale, folder: Path) -> None:
+        self._scale = scale
+        self._corpus = Corpus.make(folder, scale)
+        self._spec = ModelSpec(name=str(self._corpus.model))
+        self._model = LanguageModel.load(self._spec, scale.device, (scale.hook,))
+        self._dataset = tokenized(self._model, self._corpus.texts)
+
+    def our_seconds(self, num_saes: int) -> float:
+        """Of a batch: a whole number of the language model's blocks, after one of them."""
+        scale = self._scale
+        pack = Pack(self._stream(), scale.device)
+        for seed in range(num_saes):
+            pack.attach(str(seed), topk_config(scale, seed), 10**6 * scale.batch_tokens)
+            pack.set_target(str(seed), 10**6 * scale.batch_tokens)
+        self._run(pack, scale.block_batches)
+        return self._run(pack, 2 * scale.block_batches) / (2 * scale.block_batches)
+
+    def their_seconds(self, way: str, num_saes: int) -> float | str:
+        """Of a batch: what a longer training takes longer, over the batches it has more."""
+        scale = self._scale
+        row = Row(scale.d_sae, (scale.k,) * num_saes, (way,))
+        setting = Setting(
+            row, self._model, self._dataset, scale.device, scale.hook, scale.batch_tokens
+        )
+        more = max(LEAST_BATCHES, scale.saelens_batches // num_saes)
+        took_s = [
+            timed(way, setting, num_batches * scale.batch_tokens)
+            for num_batches in (SHORT_BATCHES, SHORT_BATCHES, SHORT_BATCHES + more)
+        ]
+        if took_s[2] <= took_s[1]:
+            return f"{more} batches more took no longer: {took_s[1]:.3f} s and {took_s[2]:.3f} s"
+        return (took_s[2] - took_s[1]) / more
+
+    def _stream(self) -> ActivationStream:
+        scale = self._scale
+        spec = StreamSpec(
+            model=self._spec,
+            data=DataSpec(files=str(self._corpus.text), context=128),
+            hooks=(scale.hook,),
+            batch_tokens=scale.batch_tokens,
+            buffer_tokens=scale.block_batches * scale.batch_tokens,
+            device=scale.device,
+        )
+        return ActivationStream(spec, scale.device, language_model=self._model)
+
+    def _run(self, pack: Pack, num_batches: int) -> float:
+        wait(self._scale.device)
+        start = time.perf_counter()
+        for _ in range(num_batches):
+            pack.run_step()
+        for member_id in pack.members:
+            pack.report(member_id)  # raises what parked a member
+        wait(self._scale.device)
+        return time.perf_counter() - start
+
+
+def whole_rows(scale: Scale, clock: Clock) -> list[dict[str, Any]]:
+    """A language model and so many SAEs on it."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        runs = WholeRuns(scale, Path(folder))
+        # One SAE a run is as fast whatever their number.
+        single = tried(partial(runs.their_seconds, SINGLE, 1), "whole, SAELens single", clock)
+        for count in scale.counts:
+            work = f"{count} topk SAEs on a random GPT-2, d_sae {scale.d_sae}, k {scale.k}, whole"
+            ours = tried(partial(runs.our_seconds, count), f"{work}: ours", clock)
+            multi = tried(
+                partial(runs.their_seconds, MULTI, count), f"{work}: SAELens multi", clock
+            )
+            by_one = single if isinstance(single, str) else count * single
+            rows.append(row_of(scale, work, SAELENS_SINGLE, count, ours, by_one))
+            rows.append(row_of(scale, work, SAELENS_MULTI, count, ours, multi))
+    return rows
+
+
+def device_facts(scale: Scale, rates: Rates) -> dict[str, Any]:
+    """What the figures hold for."""
+    name = torch.cuda.get_device_name() if scale.device == "cuda" else "cpu"
+    return {
+        "gpu": name,
+        "torch": torch.__version__,
+        "kernels": BatchedStepper(torch.device(scale.device)).name,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "measured_float32_tflop_s": round(rates.flop_s / 1e12, 2),
+        "measured_bf16_tflop_s": round(rates.bf16_flop_s / 1e12, 2),
+        "measured_gbyte_s": round(rates.bytes_s / 1e9, 1),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=["whole", "steps"], default=None)
+    parser.add_argument("--minutes", type=float, default=7.0, help="then rows are left out")
+    parser.add_argument("--tf32", action="store_true", help="for both sides")
+    parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU, not kept")
+    options = parser.parse_args(arguments)
+    if not options.dry_run and not torch.cuda.is_available():
+        sys.exit(NO_GPU)
+    logging.getLogger("sae_lens").setLevel(logging.ERROR)
+    scale, clock = DRY if options.dry_run else FULL, Clock(options.minutes)
+    if options.tf32:
+        torch.set_float32_matmul_precision("high")
+    rates = Rates.measured(scale)
+    facts = device_facts(scale, rates)
+    print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    rows: list[dict[str, Any]] = []
+    if options.only != "steps":
+        rows += whole_rows(scale, clock)
+    if options.only != "whole":
+        rows += step_rows(scale, rates, clock)
+    bench = "-".join(["gpu", *([options.only] if options.only else []), *["tf32"][: options.tf32]])
+    rows = [{**row, "on": facts, "load_at_start": round(os.getloadavg()[0], 2)} for row in rows]
+    save_report(bench, scale.device, rows, keep=not options.dry_run)
+
+
+if __name__ == "__main__":
+    main()
