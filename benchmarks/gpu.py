@@ -26,10 +26,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -64,6 +65,9 @@ LEAST_BATCHES = 10
 WARM_UP_STEPS = 3
 REPEATS = 3
 MAX_STEPS = 100
+TIME_IS_UP = "left out: the time was up"
+OUT_OF_MEMORY = "out of memory"
+FAILED = "failed"
 SAELENS_SINGLE = "SAELens LanguageModelSAETrainingRunner, one SAE a run"
 SAELENS_MULTI = "SAELens MultiSAETrainingRunner"
 SAELENS_STEP = "SAELens SAETrainer.step in a loop"
@@ -144,17 +148,22 @@ class Rates:
 
     @classmethod
     def measured(cls, scale: Scale) -> Rates:
-        size = scale.matmul
-        flop_s = []
-        for dtype in (torch.float32, torch.bfloat16):
-            left, right = (
-                torch.randn(size, size, device=scale.device, dtype=dtype) for _ in range(2)
-            )
-            flop_s.append(2 * size**3 / seconds(lambda a=left, b=right: a @ b, scale))
         source = torch.zeros(scale.copy_bytes, dtype=torch.uint8, device=scale.device)
         target = torch.empty_like(source)
-        copy_s = seconds(lambda: target.copy_(source), scale)
-        return cls(*flop_s, 2 * scale.copy_bytes / copy_s)
+        copy_s = seconds(partial(target.copy_, source), scale)
+        return cls(
+            flop_s=product_flop_s(scale, torch.float32),
+            bf16_flop_s=product_flop_s(scale, torch.bfloat16),
+            bytes_s=2 * scale.copy_bytes / copy_s,
+        )
+
+
+def product_flop_s(scale: Scale, dtype: torch.dtype) -> float:
+    """Of two large square matrices."""
+    size = scale.matmul
+    left = torch.randn(size, size, device=scale.device, dtype=dtype)
+    right = torch.randn(size, size, device=scale.device, dtype=dtype)
+    return 2 * size**3 / seconds(partial(torch.mm, left, right), scale)
 
 
 @dataclass(frozen=True)
@@ -227,15 +236,15 @@ def seconds(step: Callable[[], object], scale: Scale) -> float:
 def tried(measure: Callable[[], float | str], what: str, clock: Clock) -> float | str:
     """Seconds, or why there are none."""
     if clock.is_up:
-        return "left out: the time was up"
+        return TIME_IS_UP
     try:
         found = measure()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
+    except Exception as error:  # one that fails must not cost the others their figures
         # Its frames hold the tensors.
         error.__traceback__ = None
-        return "out of memory"
+        reason = OUT_OF_MEMORY if is_out_of_memory(error) else f"{FAILED}: {error}"
+        print(f"{what}: {reason}")
+        return reason
     finally:
         gc.collect()
         torch.cuda.empty_cache()
@@ -258,17 +267,27 @@ def topk_config(scale: Scale, seed: int) -> Any:
     )
 
 
+def ready_batches(scale: Scale, d_in: int) -> list[Tensor]:
+    """Activations, drawn once; steps take the same time whatever is in them."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (scale.batch_tokens, d_in)
+    return [torch.randn(shape, generator=generator).to(scale.device) for _ in range(NUM_BATCHES)]
+
+
+def sparsify_seconds(scale: Scale, d_in: int, num_saes: int) -> float:
+    """Of a step of so many."""
+    step = sparsify_step(scale.d_sae, scale.device, d_in=d_in, num_saes=num_saes, k=scale.k)
+    batches = cycle(ready_batches(scale, d_in))
+    return seconds(lambda: step(next(batches), 0), scale)
+
+
 class ReadySteps:
     """SAEs on activations that are there already; the same ones for either backend."""
 
     def __init__(self, scale: Scale, d_in: int) -> None:
         self._scale, self._d_in, self._position = scale, d_in, 0
         self._members: dict[str, Member] = {}
-        shape = (scale.batch_tokens, d_in)
-        generator = torch.Generator().manual_seed(0)
-        self._batches = [
-            torch.randn(shape, generator=generator).to(scale.device) for _ in range(NUM_BATCHES)
-        ]
+        self._batches = cycle(ready_batches(scale, d_in))
 
     def grow(self, num_members: int) -> None:
         for seed in range(len(self._members), num_members):
@@ -292,21 +311,10 @@ class ReadySteps:
             for member in self._members.values():
                 member.drop_gradients()
 
-    def sparsify_seconds(self, num_saes: int) -> float:
-        scale = self._scale
-        step = sparsify_step(
-            scale.d_sae, scale.device, d_in=self._d_in, num_saes=num_saes, k=scale.k
-        )
-        return seconds(lambda: step(self._next_batch(), 0), scale)
-
-    def _next_batch(self) -> Tensor:
-        self._position += 1
-        return self._batches[self._position % NUM_BATCHES]
-
     def _step(self, backend: StepBackend) -> None:
-        batch_BD = self._next_batch()
+        self._position += 1
         failures: dict[str, MemberStepFailed] = backend.step(
-            self._members, batch_BD, self._position
+            self._members, next(self._batches), self._position
         )
         for failure in failures.values():
             raise failure
@@ -349,32 +357,48 @@ def step_rows(scale: Scale, rates: Rates, clock: Clock) -> list[dict[str, Any]]:
 
 def step_rows_of_width(scale: Scale, d_in: int, rates: Rates, clock: Clock) -> list[dict[str, Any]]:
     """Every number of SAEs, against SAELens and sparsify."""
+    roofline, encoder = Roofline.of(scale, d_in), encoder_row(scale, d_in, rates)
+    work_by_count = {
+        count: f"{count} topk SAEs, d_in {d_in}, d_sae {scale.d_sae}, k {scale.k}, steps alone"
+        for count in scale.counts
+    }
+    ours_and_theirs = member_seconds(scale, d_in, work_by_count, clock)
     rows = []
-    ready, roofline = ReadySteps(scale, d_in), Roofline.of(scale, d_in)
-    batched, reference = BatchedBackend(scale.device), ReferenceBackend()
-    encoder = encoder_row(scale, d_in, rates, roofline)
-    for count in scale.counts:
-        work = f"{count} topk SAEs, d_in {d_in}, d_sae {scale.d_sae}, k {scale.k}, steps alone"
-        ours = tried(partial(ready.seconds, count, batched), f"{work}: ours", clock)
-        theirs = tried(partial(ready.seconds, count, reference), f"{work}: SAELens", clock)
+    for count, work in work_by_count.items():
+        ours, theirs = ours_and_theirs[count]
         limits: dict[str, Any] = {"encoder": encoder}
         if not isinstance(ours, str):
             limits["roofline"] = roofline.row(rates, ours / count)
         rows.append({**row_of(scale, work, SAELENS_STEP, count, ours, theirs), **limits})
         rival: float | str = HOW_TO_GET_IT
         if find_spec("sparsify") is not None:
-            rival = tried(partial(ready.sparsify_seconds, count), f"{work}: sparsify", clock)
+            measure = partial(sparsify_seconds, scale, d_in, count)
+            rival = tried(measure, f"{work}: sparsify", clock)
         rows.append(row_of(scale, work, SPARSIFY, count, ours, rival))
     return rows
 
 
-def encoder_row(scale: Scale, d_in: int, rates: Rates, roofline: Roofline) -> dict[str, float]:
+def member_seconds(
+    scale: Scale, d_in: int, work_by_count: Mapping[int, str], clock: Clock
+) -> dict[int, tuple[float | str, float | str]]:
+    """Ours and SAELens's, by the number of SAEs; what they hold is given back at the end."""
+    ready, batched = ReadySteps(scale, d_in), BatchedBackend(scale.device)
+    return {
+        count: (
+            tried(partial(ready.seconds, count, batched), f"{work}: ours", clock),
+            tried(partial(ready.seconds, count, ReferenceBackend()), f"{work}: SAELens", clock),
+        )
+        for count, work in work_by_count.items()
+    }
+
+
+def encoder_row(scale: Scale, d_in: int, rates: Rates) -> dict[str, float]:
     """The dense part alone: its share of what matrix products reach in float32 and bfloat16."""
     x_BD = torch.randn(scale.batch_tokens, d_in, device=scale.device)
     W_enc_DF = torch.randn(d_in, scale.d_sae, device=scale.device)
     pre_BF = torch.empty(scale.batch_tokens, scale.d_sae, device=scale.device)
     taken_s = seconds(lambda: torch.mm(x_BD, W_enc_DF, out=pre_BF), scale)
-    flop_s = roofline.dense_flop / taken_s
+    flop_s = Roofline.of(scale, d_in).dense_flop / taken_s
     return {
         "ms": round(1e3 * taken_s, 4),
         "share_of_float32_peak": round(flop_s / rates.flop_s, 3),
@@ -535,6 +559,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench = "-".join(["gpu", *([options.only] if options.only else []), *["tf32"][: options.tf32]])
     rows = [{**row, "on": facts, "load_at_start": round(os.getloadavg()[0], 2)} for row in rows]
     save_report(bench, scale.device, rows, keep=not options.dry_run)
+    if any(reason.startswith(FAILED) for row in rows for reason in row.get("missing", {}).values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ class Silence:
         self._host.copy_(since_fired_F.max().to(torch.int64), non_blocking=True)
         self._travelling_since = steps
         if self._is_cuda:
-            self._copied = torch.cuda.Event()
+            event: Any = torch.cuda.Event
+            self._copied = event()
             self._copied.record()
 
     def longest(self, steps: int) -> int | None:

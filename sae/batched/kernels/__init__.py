@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -15,6 +16,7 @@ from sae.batched.kernels.base import StepKernels
 from sae.batched.kernels.compiling import CannotCompile as CannotCompile
 from sae.batched.kernels.cpp_kernels import load_cpp_kernels
 from sae.batched.kernels.torch_kernels import TorchKernels
+from sae.batched.kernels.triton_check import wrong_on_device
 from sae.batched.workspace import Workspace
 from sae.capabilities import cannot_compile
 
@@ -42,7 +44,24 @@ def load_triton_kernels(device: torch.device, workspace: Workspace) -> StepKerne
         from sae.batched.kernels.triton_kernels import TritonKernels
     except ImportError as error:
         raise NoTriton(f"Triton does not load ({error})") from error
+    if device.type == "cuda":
+        reason = _wrong_on(device)
+        if reason:
+            raise NoTriton(reason)
     return TritonKernels(device, workspace)
+
+
+@cache
+def _wrong_on(device: torch.device) -> str:
+    """What the kernels get wrong on a device; they are tried out once a process."""
+    from sae.batched.kernels.triton_kernels import TritonKernels
+
+    try:
+        # Parts so small that some latents of the trial have several.
+        return wrong_on_device(TritonKernels(device, Workspace(), part=8), device)
+    except Exception as error:  # of whatever library: it is the answer
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _without_triton(device: torch.device) -> str:
@@ -103,5 +122,5 @@ def make_kernels(
     try:
         return _LOADERS[_FASTEST.get(device.type, "torch")](device, workspace)
     except CannotCompile as error:
-        logger.info("steps use torch operations: %s", error)
+        logger.warning("steps use torch operations: %s", error)
         return TorchKernels(workspace)

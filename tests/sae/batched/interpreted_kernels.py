@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from sae.batched.kernels import make_kernels, triton_kernels, triton_sums, triton_updates
+from sae.batched import kernels as kernels_package
+from sae.batched.kernels import (
+    make_kernels,
+    triton_check,
+    triton_kernels,
+    triton_sums,
+    triton_updates,
+)
 from sae.batched.workspace import Workspace
 from tests.sae.batched.triton_cases import (
     KINDS,
@@ -117,6 +124,24 @@ def test_they_are_there_on_a_cpu_only_under_the_interpreter(
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(RuntimeError, match="Triton kernels cannot be used here.*CUDA, not for cpu"):
         make_kernels(CPU, Workspace(), "triton")
+
+
+def test_before_they_are_used_on_a_gpu_they_are_tried_out_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a CPU that is taken for a GPU."""
+    for name, size in (("B", 5), ("F", 8), ("K", 2), ("WIDTHS", (5,))):
+        monkeypatch.setattr(triton_check, name, size)
+    tried: Any = kernels_package._wrong_on
+    tried.cache_clear()
+    assert tried(CPU) == ""
+    tried.cache_clear()
+    monkeypatch.setattr(triton_kernels.TritonKernels, "norm", lambda *_: torch.ones(()))
+    assert tried(CPU).startswith("norm differs from torch's by")
+    tried.cache_clear()
+    monkeypatch.setattr(triton_kernels, "decode_kernel", None)
+    assert tried(CPU) == "TypeError: 'NoneType' object is not subscriptable"
+    tried.cache_clear()
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def test_the_backend_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatc
     assert isinstance(default_backend(CPU), BatchedBackend)
     assert isinstance(default_backend(torch.device("mps")), ReferenceBackend)
     monkeypatch.setattr("sae.batched.backend.BatchedBackend", str)
-    assert default_backend(torch.device("cuda")) == "cuda"
+    assert str(default_backend(torch.device("cuda"))) == "cuda"
     monkeypatch.setenv("SAEQ_BACKEND", "reference")
     assert isinstance(default_backend(CPU), ReferenceBackend)
     monkeypatch.setenv("SAEQ_BACKEND", "fast")

@@ -5,6 +5,7 @@ Shape suffixes: F = latents.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,7 +38,7 @@ class FakeMember:
         return dead_F.nonzero()
 
 
-def run(member: Any, dead: DeadLatents, fires: list[tuple[int, ...]]) -> list[list[int] | None]:
+def run(member: Any, dead: DeadLatents, fires: Sequence[tuple[int, ...]]) -> list[list[int] | None]:
     """What is answered before each step in which these latents fire."""
     answers = []
     for fired in fires:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from sae.batched.backend import BatchedBackend
+from sae.architectures import parse_architecture
+from sae.batched.backend import BatchedBackend, default_backend
+from sae.batched.kernels import make_kernels
 from sae.batched.kernels.base import AdamRule
-from tests.sae.batched.parity_cases import CASES
-from tests.sae.batched.rival import differences, run_bare, run_group
+from sae.batched.workspace import Workspace
+from tests.sae.batched.parity_cases import CASES, Life
+from tests.sae.batched.rival import SOURCE, differences, fresh_member, run_bare, run_group
 from tests.sae.batched.triton_cases import (
+    ALIGNED,
     KINDS,
     LARGE,
     SMALL,
@@ -97,10 +102,20 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("target", "dtype", "columns"),
+    [
+        *((target, torch.float32, 768) for target in TARGETS),
+        (90, torch.float32, 35),
+        (90, torch.float64, 4096),
+    ],
+)
 def test_every_launch_compiles_to_machine_code(
-    compiled: dict[str, Any], target: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    compiled: dict[str, Any],
+    target: int,
+    dtype: torch.dtype,
+    columns: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By NVIDIA's assembler, which comes with Triton; no GPU is needed for it."""
     driver: Any = import_module("triton.runtime").driver
@@ -108,7 +123,7 @@ def test_every_launch_compiles_to_machine_code(
     like: dict[str, Any] = {"dtype": dtype, "device": CPU}
     kernels = triton_kernels(SMALL, dtype, CPU)
     for kind in KINDS:
-        sums_of(kernels, kind, SMALL, like)
+        sums_of(kernels, kind, replace(SMALL, D=columns), like)
     launch_updates(kernels, like)
     names = {"decode", "dots", "accumulate", "join_parts", "squares"}
     names |= {"adam", "adam_transposed"} if dtype == torch.float32 else set()
@@ -128,6 +143,7 @@ def launch_updates(kernels: Any, like: dict[str, Any]) -> None:
         kernels.adam(param, grad, mean, square, rule, transposed=transposed)
 
 
+@pytest.mark.slow
 def test_without_triton_everything_else_is_as_before() -> None:
     program = (
         "import sys; sys.modules['triton'] = None\n"
@@ -164,7 +180,7 @@ def test_blocks_cover_all_columns_and_waste_little(columns: int) -> None:
 @needs_triton
 @needs_cuda
 @pytest.mark.gpu
-@pytest.mark.parametrize("sizes", [SMALL, LARGE])
+@pytest.mark.parametrize("sizes", [SMALL, LARGE, ALIGNED])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_codes_and_gradients_are_those_of_torch_on_cuda(
@@ -218,6 +234,26 @@ def test_a_step_never_waits_for_the_device() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@needs_triton
+@needs_cuda
+@pytest.mark.gpu
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk", "standard"])
+def test_a_member_steps_without_waiting_for_the_device(architecture: str) -> None:
+    """Once it knows that nobody can be dead."""
+    config = parse_architecture({"architecture": architecture, "d_sae": 512, "lr": 1e-3})
+    member, backend = fresh_member(Life(config), "cuda"), BatchedBackend("cuda")
+    batch_BD = SOURCE.batch_at(0).to(CUDA)
+    for position in range(3):
+        assert not backend.step({"m": member}, batch_BD, position)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        failures = backend.step({"m": member}, batch_BD, 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not failures, failures
+
+
 @needs_cuda
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernels", ["triton", "torch"])
@@ -239,7 +275,13 @@ def test_fifty_steps_on_cuda_are_fifty_steps_of_sae_lens(
 @needs_cuda
 @pytest.mark.gpu
 def test_a_pack_on_cuda_takes_the_batched_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sae.batched.backend import default_backend
-
     monkeypatch.delenv("SAEQ_BACKEND", raising=False)
     assert isinstance(default_backend(CUDA), BatchedBackend)
+
+
+@needs_triton
+@needs_cuda
+@pytest.mark.gpu
+def test_triton_passes_its_trial_on_cuda() -> None:
+    """Else every test of kernels by their default would be one of torch's."""
+    assert make_kernels(CUDA, Workspace()).name == "triton"

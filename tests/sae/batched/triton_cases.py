@@ -34,6 +34,8 @@ class Sizes:
 
 SMALL = Sizes()
 LARGE = Sizes(B=700, F=3001, D=777, k=33, widths=(40, 1001, 3001), part=256, rows_at_a_time=300)
+ALIGNED = Sizes(B=512, F=4096, D=768, k=32, widths=(512, 2048, 4096), part=256, rows_at_a_time=256)
+"""As in use: what divides by 16 is compiled apart."""
 KINDS = ("token", "signed", "batch")
 
 
