@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from jobs.composed_setup import CompositionParameters, composition_faults
 from jobs.input_files import missing_files
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from jobs.language_model_bytes import ANSWERING_BYTES, language_model_bytes
 from jobs.steer_setup import NEEDS, SteerSetup
 from sae.hooks import check_hook
 from sae.model_shapes import known_shapes
@@ -18,12 +21,9 @@ from steering.directions import method_names
 
 __all__ = ["Steer", "SteerParameters"]
 
-GIVEN, LATENT = "given", "sae_latent"
-"""Methods that take a direction as it is."""
-MODEL_BYTES = 2 * 2**30
-"""Planned for a model that nothing is known of."""
-OVERHEAD_BYTES = 512 * 2**20
-"""Sentence encoder, keys and values of a batch, logits."""
+GIVEN, LATENT, COMPOSED = "given", "sae_latent", "composed"
+SOURCES: Mapping[str, str] = {GIVEN: "vectors", LATENT: "sae", COMPOSED: "groups"}
+"""Methods that make nothing of a contrast -> the key of the setup that they take."""
 
 
 class SteerParameters(BaseModel):
@@ -65,6 +65,12 @@ class GivenParameters(VectorParameters):
     """Which of the vectors that the sweep `needs`, the best being 0."""
 
 
+class ComposedParameters(VectorParameters, CompositionParameters):
+    """A group's vector, composed of those of style attributes."""
+
+    method: Literal["composed"] = "composed"
+
+
 class LatentParameters(SteerParameters):
     """A latent of an SAE."""
 
@@ -78,6 +84,7 @@ class LatentParameters(SteerParameters):
     its row is as long as the strength says (0: off); what the SAE leaves out is kept."""
 
 
+@cache
 def _contrast_parameters(method: str) -> type[BaseModel]:
     named: Any = (Literal[method], method)
     model: type[BaseModel] = create_model(
@@ -159,12 +166,15 @@ class Steer(JobKind):
         found: dict[str | None, type[BaseModel]] = {
             name: _contrast_parameters(name) for name in method_names()
         }
-        return {**found, GIVEN: GivenParameters, LATENT: LatentParameters}
+        found |= {GIVEN: GivenParameters, LATENT: LatentParameters, COMPOSED: ComposedParameters}
+        return found
 
     def implied_space(self, setup: SteerSetup) -> Mapping[str, Sequence[Any]]:
         implied: dict[str, Sequence[Any]] = {"layer": setup.layers} if setup.layers else {}
         if setup.vectors is not None:
             implied["method"] = (GIVEN,)
+        if setup.groups is not None:
+            implied["method"] = (COMPOSED,)
         if setup.sae is not None:
             implied |= {"method": (LATENT,), "latent": setup.latents}
         return implied
@@ -194,17 +204,23 @@ class Steer(JobKind):
             faults += missing_files(setup.prompts, ("prompts",))
         if setup.vectors not in (None, NEEDS):
             faults += missing_files(setup.vectors, ("vectors",))
+        if setup.groups is not None:
+            faults += setup.groups.faults_here()
         return faults
 
     def check(self, setup: SteerSetup, config: Config) -> list[str]:
         faults = []
         method = config.get("method")
-        by_contrast = method not in (None, GIVEN, LATENT)
-        if by_contrast and setup.contrast is None:
+        if method not in (None, *SOURCES) and setup.contrast is None:
             faults.append(f"method={method!r} makes a direction of texts; give contrast: ...")
-        if method in (GIVEN, LATENT) and setup.contrast is not None:
+        source = SOURCES.get(str(method))
+        if source is not None and setup.contrast is not None:
             known = ", ".join(method_names())
             faults.append(f"method={method!r} makes nothing of a contrast; use one of {known}")
+        elif source is not None and getattr(setup, source) is None:
+            faults.append(f"method={method!r} needs {source}: ..., which is not there; give it")
+        if setup.groups is not None:
+            faults += composition_faults(setup.groups, config)
         if config.get("strength") == 0 and config.get("operation") != "set_latent":
             faults.append("strength=0 steers nowhere; the unsteered run is measured anyway")
         return faults
@@ -216,11 +232,8 @@ class Steer(JobKind):
 
     def footprint(self, setup: SteerSetup, config: Config) -> Footprint:
         del config
-        shape = known_shapes(setup.model)
-        # Each trial's process has a model of its own.
-        model_bytes = MODEL_BYTES if shape is None else 4 * shape.num_parameters
         return Footprint(
-            trial_bytes=model_bytes + OVERHEAD_BYTES,
+            trial_bytes=language_model_bytes(setup.model) + ANSWERING_BYTES,
             shared_bytes=0,
             shared_flop_per_token=0.0,
             trial_flop_per_token=0.0,

@@ -14,7 +14,7 @@ __all__ = ["write_sweep_report"]
 
 MAX_LINES = 12
 """Curves in one picture: the best ones."""
-_NAMED = ("latent", "seed", "input")
+_NAMED = ("latent", "seed", "input", "tau", "top_k", "centre")
 
 
 def write_sweep_report(trials: Sequence[FinishedTrial], folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from jobs.composed_setup import NEEDS, GroupsSpec
 from sae.sae_spec import SaeSpec
 from sae.stream_spec import ModelSpec
 from steering.directions import ContrastSpec
@@ -17,9 +18,6 @@ from steering.sae_limits import SaeLimits
 __all__ = ["INSTRUCTIONS", "NEEDS", "Site", "SteerSetup"]
 
 Site = Literal["resid_post", "resid_pre", "mlp_out", "attn_out"]
-NEEDS = "needs"
-"""Stands for the artefacts of the sweeps that this one needs."""
-
 DEFAULT_NUM_PROMPTS = 24
 MIN_PROMPTS = 4
 
@@ -53,6 +51,8 @@ class SteerSetup(BaseModel):
     """An SAE whose `latents` are steered with; its own hook if no layers are given."""
     latents: Annotated[tuple[int, ...], BeforeValidator(_listed)] = ()
     """Of the SAE: each is one that trials may choose."""
+    groups: GroupsSpec | None = None
+    """Groups of texts; trials compose the vector of one of them from those of style attributes."""
     prompts: str | tuple[str, ...]
     """A built-in bank (neutral, ...), a .txt or .jsonl file, or the prompts themselves."""
     num_prompts: int | None = Field(default=None, ge=MIN_PROMPTS)
@@ -63,12 +63,14 @@ class SteerSetup(BaseModel):
     """Tried in each trial, the best chosen on half of the prompts; fractions of the residual norm.
     Not used where `strength` is in the space."""
     effect: EffectSpec | None = None
-    """What measures the effect; not given: a classifier of the contrast's texts."""
+    """What measures the effect; not given: a classifier of the contrast's or groups' texts, or the
+    groups' embedding."""
     relevance: Literal["prompt", "unsteered"] = "prompt"
     """What answers should stay near: the prompt, or the unsteered answer."""
     instruction: str | None = Field(default=None, min_length=1)
     """How one would ask for it in words: the baseline to beat. Not given: known for built-in
-    contrasts; of others, a request for the style of three of their texts."""
+    contrasts; of others, a request for the style of three of their texts; of a group, its name and
+    the three attributes by which it leads the others most."""
     generation: GenerationSpec = GenerationSpec(max_new_tokens=48)
     """How answers are generated."""
     sae_limits: SaeLimits = SaeLimits()
@@ -78,13 +80,13 @@ class SteerSetup(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> SteerSetup:
-        sources = ("contrast", "vectors", "sae")
+        sources = ("contrast", "vectors", "sae", "groups")
         given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
                 f"give exactly one of {', '.join(sources)}; got {' and '.join(given) or 'none'}"
             )
-        if self.contrast is not None and not self.layers:
+        if (self.contrast is not None or self.groups is not None) and not self.layers:
             raise ValueError("layers is missing: at which layers to steer, such as [10, 15, 20]")
         if (self.sae is None) != (not self.latents):
             raise ValueError(f"sae and latents go together; got latents={list(self.latents)}")
@@ -92,6 +94,9 @@ class SteerSetup(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_measured(self) -> SteerSetup:
+        if self.groups is not None:
+            self._can_tell_the_group()
+            return self
         if self.contrast is None and self.effect is None:
             raise ValueError(
                 "effect is missing: vectors and SAEs do not say what they are for; write effect: "
@@ -104,6 +109,17 @@ class SteerSetup(BaseModel):
                 "a physicist.'; it is the baseline that steering has to beat"
             )
         return self
+
+    def _can_tell_the_group(self) -> None:
+        assert self.groups is not None
+        data = self.groups.data
+        by_texts = self.effect is None and self.groups.embedding is None
+        if by_texts and data is not None and not data.has_text:
+            raise ValueError(
+                "effect is missing: groups.data has vectors and no texts that a classifier of "
+                "answers could learn from; name their column (text: NAME), or an embedding of the "
+                "groups (groups: {embedding: FOLDER})"
+            )
 
     @model_validator(mode="after")
     def _lists_are_lists(self) -> SteerSetup:
@@ -134,6 +150,8 @@ class SteerSetup(BaseModel):
         return (self.count + 1) // 2
 
     @property
-    def effect_or_contrast(self) -> EffectSpec:
-        """What measures the effect."""
+    def effect_or_contrast(self) -> EffectSpec | None:
+        """What measures the effect; None for what the groups themselves say."""
+        if self.effect is None and self.groups is not None:
+            return None
         return self.effect or EffectSpec(contrast=self.contrast)

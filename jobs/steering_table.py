@@ -8,16 +8,15 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from jobs.composed_setup import composition_faults
 from jobs.input_files import missing_files
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from jobs.language_model_bytes import ANSWERING_BYTES, language_model_bytes
 from jobs.steering_table_setup import SteeringTableParameters, SteeringTableSetup
 from sae.hooks import check_hook
 from sae.model_shapes import known_shapes
 from sae.stream_errors import UnknownHook
 from steering.errors import BadSteeringInput
-
-TRIAL_BYTES = 512 * 2**20
-MODEL_BYTES = 2 * 2**30
 
 
 class SteeringTable(JobKind):
@@ -103,19 +102,16 @@ class SteeringTable(JobKind):
             setup.read_banks(setup.groups)
         except BadSteeringInput as error:
             faults.append((("banks",), str(error)))
-        try:
-            setup.read_catalogue()
-        except BadSteeringInput as error:
-            faults.append((("catalogue",), str(error)))
-        return faults
+        return faults + setup.faults_of_files()
 
     def check(self, setup: SteeringTableSetup, config: Config) -> list[str]:
         parameters = SteeringTableParameters.model_validate(config)
+        faults = composition_faults(setup, config)
         try:
             check_hook(parameters.hook, known_shapes(setup.model))
         except UnknownHook as error:
-            return [str(error)]
-        return []
+            faults.append(str(error))
+        return faults
 
     def total_tokens(self, setup: SteeringTableSetup, config: Config) -> int:
         """Pairs of a prompt and a seed."""
@@ -123,10 +119,10 @@ class SteeringTable(JobKind):
         return setup.num_units
 
     def footprint(self, setup: SteeringTableSetup, config: Config) -> Footprint:
-        del setup, config
+        del config
         return Footprint(
-            trial_bytes=TRIAL_BYTES,
-            shared_bytes=MODEL_BYTES,
+            trial_bytes=language_model_bytes(setup.model) + ANSWERING_BYTES,
+            shared_bytes=0,
             shared_flop_per_token=0.0,
             trial_flop_per_token=0.0,
         )

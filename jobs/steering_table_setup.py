@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from jobs.composed_setup import CompositionParameters, StyleSource
 from sae.stream_spec import ModelSpec
 from steering.generation.spec import GenerationSpec
 from steering.prompt_banks import Bank, find_bank
-from steering.styles.catalogue import Catalogue, read_catalogue
 from steering.styles.rows import RowsSpec
-from steering.styles.scorers import ScorerSpec
 from steering.table.conditions import PromptTexts
 from steering.table.grid import check_seeds
 
@@ -27,10 +25,8 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | int | float) else value
 
 
-class SteeringTableSetup(BaseModel):
+class SteeringTableSetup(StyleSource):
     """The keys of a sweep file that all trials share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: ModelSpec
     """The language model that is steered and prompted."""
@@ -41,12 +37,6 @@ class SteeringTableSetup(BaseModel):
     the needed embedding was made from."""
     groups: tuple[str, ...] | None = None
     """Which of the embedding's groups take part, at least three; not given: all."""
-    catalogue: str | None = Field(default=None, min_length=1)
-    """File of the catalogue of style attributes; not given: forty built-in ones."""
-    scorer: ScorerSpec = ScorerSpec(builtin="minilm")
-    """What says how much of each attribute a text has."""
-    texts_per_group: int = Field(default=100, gt=0)
-    """Most texts of a group that are scored."""
     banks: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(("neutral",), min_length=1)
     """Prompt banks: built-in ones (neutral, python-docs) or files (.txt, .jsonl). Each has a table
     of its own; the trial's metrics are those of the first one."""
@@ -99,19 +89,9 @@ class SteeringTableSetup(BaseModel):
         found = tuple(find_bank(name) for name in self.banks)
         return tuple(bank.first(self.prompts_per_bank, groups) for bank in found)
 
-    def read_catalogue(self) -> Catalogue:
-        """The attributes. Raises BadStyleData."""
-        if self.catalogue is not None:
-            return read_catalogue(Path(self.catalogue))
-        from steering.table.builtin_attributes import builtin_catalogue
 
-        return builtin_catalogue()
-
-
-class SteeringTableParameters(BaseModel):
+class SteeringTableParameters(CompositionParameters):
     """What trials may vary."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     layer: int = Field(ge=0)
     """Where vectors are read and added."""
@@ -119,16 +99,6 @@ class SteeringTableParameters(BaseModel):
     """Which place of the layer."""
     strength: float | None = Field(default=None, gt=0)
     """Of the residual norm; not given: chosen among the setup's `strengths`."""
-    weights: Literal["softmax", "top_k"] = "softmax"
-    """How a group's vector is composed of its attributes' vectors."""
-    tau: float = Field(default=0.05, gt=0)
-    """Temperature of the softmax over a group's style; small ones leave few attributes."""
-    top_k: int = Field(default=20, gt=0)
-    """Attributes of a group, for top_k."""
-    aggregator: Literal["median", "mean"] = "median"
-    """A group's style from those of its texts."""
-    centre: bool = True
-    """Take off what all attributes, and all groups, have in common."""
     positions: Literal["all", "prompt", "generated", "last"] = "all"
     """Tokens at which is steered."""
     preserve_norm: bool = False

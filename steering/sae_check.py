@@ -37,6 +37,8 @@ MAX_TOKENS = 4096
 TOKENS_AT_ONCE = 512
 NEIGHBOUR_LAYERS = 2
 """Layers before and after that are tried when an SAE does not fit."""
+FEW_TOKENS = 32
+"""Fewer say little of a variance."""
 
 
 class SaeUnfit(BadSteeringInput):
@@ -97,6 +99,8 @@ def check_sae(
     *,
     hook: str | None = None,
     limits: SaeLimits | None = None,
+    refuse: bool = True,
+    way_out: str = "loosen sae_limits (max_fvu, min_l0)",
 ) -> CheckedSae:
     """Measure an SAE on prompts as the model will see them, and refuse one that does not fit.
 
@@ -104,6 +108,8 @@ def check_sae(
         spec: for chat and system message: what the prompts are put into.
         hook: where the SAE is to be read; its own if not given.
         limits: what it has to reach.
+        refuse: False warns of an SAE that does not fit, and lets it through.
+        way_out: how whoever asks can have it all the same, for the message.
 
     Raises:
         SaeUnfit: FVU or L0 is outside the limits; the message names the likely mistake.
@@ -114,7 +120,8 @@ def check_sae(
     place = hook or sae.hook
     if place is None:
         raise BadSteeringInput(
-            f"{sae.label} does not say at which hook it was trained; give it, as in resid_post.12"
+            f"{sae.label} does not say at which hook it was trained; give it, as in resid_post.12 "
+            "(layers: [12] in a sweep, --layer 12 of `saeq steer`)"
         )
     if (width := lm.d_in(place)) != sae.d_in:
         raise BadSteeringInput(
@@ -135,7 +142,12 @@ def check_sae(
         )
     fit = measure_fit(sae, x_ND)
     if not limits.hold(fit.fvu, fit.l0):
-        raise SaeUnfit(_why(lm, sae, place, fit, limits, contexts, prompts))
+        said = f"{sae.label} does not explain these prompts at {place}: {_found(fit, limits)}"
+        if refuse:
+            causes = "; ".join(_causes(lm, sae, place, limits, contexts, prompts))
+            why = causes or _nothing_fits(sae)
+            raise SaeUnfit(f"{said}; {why}. Mend that, or {way_out} if it is meant")
+        logger.warning("%s", said)
     return CheckedSae(sae, place, fit, scale)
 
 
@@ -153,11 +165,18 @@ def measure_fit(sae: TrainedSae, x_ND: Tensor) -> SaeFit:
     return SaeFit(error / max(total, 1e-30), active / len(x_ND), len(x_ND))
 
 
-def check_model_name(sae: TrainedSae, model: ModelSpec, *, other_model: bool = False) -> None:
+def check_model_name(
+    sae: TrainedSae,
+    model: ModelSpec,
+    *,
+    other_model: bool = False,
+    way_out: str = "say sae_limits: {other_model: true}",
+) -> None:
     """Whether an SAE was trained on this very model, by its name.
 
     Args:
         other_model: allow another one, such as the base model of a tuned one.
+        way_out: how whoever asks can allow it, for the message.
 
     Raises:
         BadSteeringInput: it was trained on another.
@@ -169,7 +188,7 @@ def check_model_name(sae: TrainedSae, model: ModelSpec, *, other_model: bool = F
     if _plain(trained_on) != _plain(here):
         raise BadSteeringInput(
             f"{sae.label} was trained on {trained_on}, and this is {here}; take an SAE of this "
-            "model, or say other_model: true if the transfer is meant (its fit is still checked)"
+            f"model, or {way_out} if the transfer is meant"
         )
 
 
@@ -200,24 +219,19 @@ def _activations(
     return {hook: torch.cat(parts) for hook, parts in found.items()}
 
 
-def _why(
-    lm: LanguageModel,
-    sae: TrainedSae,
-    hook: str,
-    fit: SaeFit,
-    limits: SaeLimits,
-    contexts: Sequence[Sequence[int]],
-    prompts: Sequence[str],
-) -> str:
-    causes = list(_causes(lm, sae, hook, limits, contexts, prompts))
-    found = "; ".join(causes) or (
-        "nothing nearby fits either: it is probably of another model (an SAE of a base model on "
-        f"an instruction-tuned one, or other weights; it says {sae.model_name or 'no model'}, "
-        f"{sae.hook or 'no hook'})"
-    )
+def _found(fit: SaeFit, limits: SaeLimits) -> str:
+    few = ", which are few: longer prompts say more" if fit.num_tokens < FEW_TOKENS else ""
+    return f"{fit} over {fit.num_tokens} tokens{few}, and {limits}"
+
+
+def _nothing_fits(sae: TrainedSae) -> str:
+    """What may be wrong where no other hook, units or text would do."""
+    said = "nothing nearby fits either"
+    if sae.model_name is None:
+        return f"{said}: it does not say its model, and may be of another one, or weakly trained"
     return (
-        f"{sae.label} does not explain these prompts at {hook}: {fit} over {fit.num_tokens} "
-        f"tokens, and {limits}; {found}. Mend that, or loosen `sae_limits` if it is meant"
+        f"{said}: it was trained on {sae.model_name}, and may be so weakly, on text unlike these "
+        "prompts, or on other weights than these"
     )
 
 

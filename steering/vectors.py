@@ -246,7 +246,8 @@ def check_fit(
     if not same:
         raise BadVectors(
             f"the vectors were made of {_called(made_of)}, and this is {_called(here)}; use that "
-            "model, make them anew, or pass other_weights=True if the transfer is meant"
+            "model, make them anew, or allow it if the transfer is meant (other_model: true in a "
+            "sweep, --other-model of `saeq steer`, other_weights=True in Python)"
         )
 
 

@@ -94,6 +94,29 @@ class AttributeVectors:
             self.about,
         )
 
+    def at(self, *hooks: str) -> AttributeVectors:
+        """The vectors at some hooks, in that order. Raises BadVectors for one that is not there."""
+        missing = [hook for hook in hooks if hook not in self.hooks]
+        if missing:
+            raise BadVectors(
+                f"there are no vectors for hooks {', '.join(missing)}; there are "
+                f"{', '.join(self.hooks)}"
+            )
+        places = [self.hooks.index(hook) for hook in hooks]
+        update = {
+            name: tuple(said[place] for place in places) if said else ()
+            for name in ("read_hooks", "norm_hooks")
+            for said in [getattr(self.about, name)]
+        }
+        return AttributeVectors(
+            self.raw_ALD[:, places],
+            self.ids,
+            self.sentences,
+            tuple(hooks),
+            self.norm_L[places],
+            self.about.model_copy(update=update),
+        )
+
     @cached_property
     def sha256(self) -> str:
         """Of the numbers, the attributes and how they were read."""

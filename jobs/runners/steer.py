@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.kind import Progress, TrialContext, TrialFailed
 from jobs.runners.in_process import InProcessRunner
+from jobs.runners.language_models import model_of
 from jobs.steer import Steer, SteerParameters
 from jobs.steer_setup import SteerSetup
 
@@ -48,10 +49,12 @@ class SteerRunner(InProcessRunner):
 
     def open(self) -> None:
         from jobs.runners.steer_answers import Answering
-        from jobs.runners.steer_source import effect_of, instruction_of, model_of, steerer_of
+        from jobs.runners.steer_source import effect_of, instruction_of, steerer_of
 
         setup = self._setup
         prompts = prompts_of(setup)
+        meter = effect_of(setup, self.context.inputs)  # its faults are said before a model is there
+        instruction = instruction_of(setup, self.context.inputs)
         lm = model_of(setup.model.model_dump_json(), self.context.device)
         seed = setup.generation.seed + self._parameters.seed
         self._answering = Answering(
@@ -59,8 +62,8 @@ class SteerRunner(InProcessRunner):
             setup=setup,
             spec=setup.generation.model_copy(update={"seed": seed}),
             prompts=prompts,
-            instruction=instruction_of(setup),
-            meter=effect_of(setup, self.context.inputs),
+            instruction=instruction,
+            meter=meter,
         )
         self._steerer, self._found = steerer_of(
             lm, setup, self._parameters, prompts, self.context.inputs
@@ -141,6 +144,10 @@ class SteerRunner(InProcessRunner):
         write_trial_report(
             folder / "report", points, table, said, strength, self._answering.prompts
         )
+        composition = self._found.get("composition")
+        if composition is not None:
+            text = f"{composition['report']}\n"
+            (folder / "report" / "composition.txt").write_text(text, encoding="utf-8")
         record = {
             **said,
             "strength": strength,

@@ -1,4 +1,4 @@
-"""Where a steering trial's direction comes from: texts, finished vectors, or an SAE.
+"""Where a steering trial's direction comes from: texts, finished vectors, an SAE, or groups.
 
 A torch module.
 """
@@ -12,33 +12,39 @@ from pathlib import Path
 from typing import Any
 
 from jobs.kind import InputArtefact
-from jobs.steer import GivenParameters, LatentParameters, SteerParameters, VectorParameters
+from jobs.runners.language_models import model_of
+from jobs.runners.needed_inputs import folder_of, needed
+from jobs.runners.steer_groups import (
+    composed_vectors,
+    found_groups,
+    group_instruction,
+    group_meter,
+)
+from jobs.steer import (
+    ComposedParameters,
+    GivenParameters,
+    LatentParameters,
+    SteerParameters,
+    VectorParameters,
+)
 from jobs.steer_setup import INSTRUCTIONS, NEEDS, SteerSetup
 from sae.language_model import LanguageModel
-from sae.stream_spec import ModelSpec
 from sae.trained_sae import SaeSpec, load_sae
 from steering.directions import ContrastSpec, contrast
 from steering.directions.contrast_pairs import ContrastPairs, read_contrast
 from steering.directions.measured_norms import with_norms
 from steering.directions.sae_directions import sae_latent_vectors
-from steering.errors import BadSteeringInput
 from steering.measures import EffectMeter, EffectSpec, open_effect
 from steering.sae_check import check_model_name, check_sae
 from steering.steerers import LatentSteerer, Steerer, VectorSteerer
 from steering.vectors import SteeringVectors, load_vectors
 
-__all__ = ["effect_of", "instruction_of", "model_of", "steerer_of"]
+__all__ = ["effect_of", "instruction_of", "steerer_of"]
 
 logger = logging.getLogger(__name__)
 
 EXAMPLES = 3
 """Texts shown where a request in words has to be made from a contrast."""
-
-
-@lru_cache(maxsize=1)
-def model_of(model_json: str, device: str) -> LanguageModel:
-    """The language model, once a process. Raises BadModel."""
-    return LanguageModel.load(ModelSpec.model_validate_json(model_json), device)
 
 
 @lru_cache(maxsize=2)
@@ -49,16 +55,21 @@ def _meter_of(effect_json: str) -> EffectMeter:
 def effect_of(setup: SteerSetup, inputs: Sequence[InputArtefact]) -> EffectMeter:
     """What measures the effect, once a process. Raises BadSteeringInput, BadStyleData."""
     spec = setup.effect_or_contrast
+    if spec is None:
+        assert setup.groups is not None
+        return group_meter(found_groups(setup.groups, inputs).model_dump_json())
     if spec.embedding == NEEDS:
-        folder = str(_input(inputs, "embedding", 0).folder)
+        folder = str(folder_of(needed(inputs, "embedding")))
         spec = spec.model_copy(update={"embedding": folder})
     return _meter_of(spec.model_dump_json())
 
 
-def instruction_of(setup: SteerSetup) -> str:
-    """How one would ask for it in words. Raises BadSteeringInput for a contrast without texts."""
+def instruction_of(setup: SteerSetup, inputs: Sequence[InputArtefact]) -> str:
+    """How one would ask for it in words. Raises BadSteeringInput for what lacks its texts."""
     if setup.instruction is not None:
         return setup.instruction
+    if setup.groups is not None:
+        return group_instruction(found_groups(setup.groups, inputs).model_dump_json())
     spec = setup.contrast or (setup.effect.contrast if setup.effect else None)
     assert spec is not None
     if spec.builtin is not None and spec.builtin in INSTRUCTIONS:
@@ -84,13 +95,19 @@ def steerer_of(
     """
     if isinstance(parameters, LatentParameters):
         return _latent(lm, setup, parameters, prompts, inputs)
-    if isinstance(parameters, GivenParameters):
+    found: Mapping[str, Any] = {}
+    if isinstance(parameters, ComposedParameters):
+        assert setup.groups is not None
+        groups = found_groups(setup.groups, inputs)
+        vectors, hook, composition = composed_vectors(lm, setup, groups, parameters)
+        found = {"composition": composition}
+    elif isinstance(parameters, GivenParameters):
         vectors, hook = _given(lm, setup, parameters, prompts, inputs)
     else:
         assert isinstance(parameters, VectorParameters)
         vectors, hook = _contrasted(lm, setup, parameters)
     steerer = VectorSteerer(vectors, hook, parameters.operation, parameters.positions)
-    return steerer, {"formula": vectors.about.formula, **vectors.about.details}
+    return steerer, {"formula": vectors.about.formula, **vectors.about.details, **found}
 
 
 @lru_cache(maxsize=4)
@@ -141,9 +158,7 @@ def _given(
     assert setup.vectors is not None
     folder = Path(setup.vectors)
     if setup.vectors == NEEDS:
-        found = _input(inputs, "vectors", parameters.input)
-        assert found.folder is not None
-        folder = found.folder
+        folder = folder_of(needed(inputs, "vectors", parameters.input))
     vectors = load_vectors(folder)
     hook = vectors.about.suggested_hook or vectors.hooks[0]
     if parameters.layer is not None:
@@ -164,7 +179,7 @@ def _latent(
 ) -> tuple[Steerer, Mapping[str, Any]]:
     spec = setup.sae
     if spec == NEEDS:
-        spec = SaeSpec(folder=str(_input(inputs, "sae", parameters.input).folder))
+        spec = SaeSpec(folder=str(folder_of(needed(inputs, "sae", parameters.input))))
     assert isinstance(spec, SaeSpec)
     sae = load_sae(spec, lm.device)
     check_model_name(sae, setup.model, other_model=setup.sae_limits.other_model)
@@ -179,13 +194,3 @@ def _latent(
         return LatentSteerer(vectors, checked.hook, checked.sae, latent, positions), found
     operation = parameters.operation
     return VectorSteerer(vectors, checked.hook, operation, parameters.positions), found
-
-
-def _input(inputs: Sequence[InputArtefact], kind: str, place: int) -> InputArtefact:
-    found = [one for one in inputs if one.kind == kind]
-    if place >= len(found):
-        raise BadSteeringInput(
-            f"the sweep needs {len(found)} artefacts of kind {kind}, and number {place} is asked "
-            f"for; add a sweep under needs: with select: {{kind: {kind}}}, or lower `input`"
-        )
-    return found[place]

@@ -10,12 +10,18 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.kind import TrialContext, TrialFailed
+from jobs.runners.composed_groups import (
+    composed,
+    embedder,
+    score_cache,
+    texts_of_embedding,
+)
 from jobs.runners.in_process import InProcessRunner
+from jobs.runners.language_models import model_of
 from jobs.steering_table_setup import SteeringTableParameters, SteeringTableSetup
 from steering.errors import BadSteeringInput
 
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from steering.table.answering import Answerer, Way
     from steering.table.group_styles import GroupStyles
     from steering.table.measuring import Table
-    from steering.table.study import Embed, TableStudy
+    from steering.table.study import TableStudy
 
 ANSWERS, TABLES, VECTORS, REPORT = "answers.jsonl", "tables.json", "vectors", "report"
 
@@ -59,7 +65,7 @@ class SteeringTableRunner(InProcessRunner):
         banks = setup.read_banks(groups)
         points_GE = model.centroid_GE[[model.groups.index(group) for group in groups]].numpy()
         space = GroupSpace(points_GE, model.distance)
-        lm = language_model(setup.model.model_dump_json(), self.context.device)
+        lm = model_of(setup.model.model_dump_json(), self.context.device)
         self._styles = self._group_styles(groups)
         leading = leading_attributes(self._styles, setup.prompt_attributes)
         way = self._way(lm, self._styles, leading)
@@ -73,7 +79,7 @@ class SteeringTableRunner(InProcessRunner):
             setup.generation.rows,
             setup.fluent_within,
         )
-        self._study = TableStudy(spec, space, self._answerer, self._embed(model))
+        self._study = TableStudy(spec, space, self._answerer, embedder(model, setup))
 
     @property
     def units_done(self) -> int:
@@ -167,20 +173,12 @@ class SteeringTableRunner(InProcessRunner):
 
     def _group_rows(self) -> Rows:
         """The groups' own texts: the table that is named, else the embedding's."""
-        from steering.styles.rows import RowsSpec, read_rows
+        from steering.styles.rows import read_rows
 
         if self._setup.data is not None:
             return read_rows(self._setup.data)
-        record = self._embedding_folder / "record.json"
         records = [one.record for one in self.context.inputs if one.kind == "embedding"]
-        said = records[0] if records else json.loads(record.read_text()) if record.exists() else {}
-        data = said.get("setup", {}).get("data")
-        if data is None:
-            raise BadSteeringInput(
-                f"embedding={self._setup.embedding!r} does not say which texts it was made from; "
-                "name them with data: (as in the sweep that made it)"
-            )
-        return read_rows(RowsSpec.model_validate(data))
+        return read_rows(texts_of_embedding(self._embedding_folder, next(iter(records), None)))
 
     def _group_styles(self, groups: tuple[str, ...]) -> GroupStyles:
         from steering.table.group_styles import styles_of_groups
@@ -191,29 +189,18 @@ class SteeringTableRunner(InProcessRunner):
             self._setup.read_catalogue(),
             self._setup.scorer,
             self._config.aggregator,
-            _cache("features"),
+            score_cache(),
             texts_per_group=self._setup.texts_per_group,
         )
 
     def _way(self, lm: LanguageModel, styles: GroupStyles, leading: Mapping[str, list[str]]) -> Way:
         """Vectors of the groups; their report is said before anything is generated."""
-        from steering.composition import CompositionSpec, group_vectors
         from steering.directions.attributes import attribute_vectors
         from steering.table.answering import Way
 
         config, hook = self._config, self._config.hook
-        attributes = attribute_vectors(lm, self._setup.read_catalogue(), [hook]).only(styles.ids)
-        spec = CompositionSpec(
-            weights=config.weights,
-            aggregator=config.aggregator,
-            tau=config.tau,
-            top_k=min(config.top_k, len(styles.ids)),
-            centre=config.centre,
-        )
-        self._made = group_vectors(
-            attributes, styles.style_GA, styles.groups, spec, style_ids=styles.ids
-        )
-        logger.info("groups' vectors as composed:\n%s", self._made.report())
+        attributes = attribute_vectors(lm, self._setup.read_catalogue(), [hook])
+        self._made = composed(attributes, styles, config)
         sentence = dict(zip(attributes.ids, attributes.sentences, strict=True))
         said = {group: [sentence[one] for one in ids] for group, ids in leading.items()}
         return Way(
@@ -224,17 +211,6 @@ class SteeringTableRunner(InProcessRunner):
             config.positions,
             config.preserve_norm,
         )
-
-    def _embed(self, model: StyleModel) -> Embed:
-        """Texts to embeddings; through attribute scores, where that is what the model embeds."""
-        if not model.encoder_spec.features:
-            return lambda texts: model.embed_texts(texts).numpy()
-        from steering.styles.scorers import score_attributes
-
-        attributes = [one.text for one in self._setup.read_catalogue().attributes]
-        return lambda texts: model.embed(
-            score_attributes(self._setup.scorer, texts, attributes, _cache("features"))
-        ).numpy()
 
     def _export_vectors(self, folder: Path) -> None:
         from steering.vectors import load_vectors, save_vectors
@@ -274,15 +250,6 @@ class SteeringTableRunner(InProcessRunner):
         }
 
 
-@lru_cache(maxsize=1)
-def language_model(spec_json: str, device: str) -> LanguageModel:
-    """Once a process: workers are used again for the next trial."""
-    from sae.language_model import LanguageModel
-    from sae.stream_spec import ModelSpec
-
-    return LanguageModel.load(ModelSpec.model_validate_json(spec_json), device)
-
-
 def _groups(asked: tuple[str, ...] | None, model: StyleModel) -> tuple[str, ...]:
     unknown = [group for group in asked or () if group not in model.groups]
     if unknown:
@@ -293,17 +260,12 @@ def _groups(asked: tuple[str, ...] | None, model: StyleModel) -> tuple[str, ...]
 
 
 def _kept() -> Any:
+    from sae.model_files import cache_dir
     from steering.table.kept_answers import KeptAnswers
 
-    return KeptAnswers(_cache("answers") / ANSWERS)
-
-
-def _cache(name: str) -> Path:
-    from sae.model_files import cache_dir
-
-    folder = cache_dir() / name
+    folder = cache_dir() / "answers"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return KeptAnswers(folder / ANSWERS)
 
 
 def _final(table: Table) -> dict[str, float]:

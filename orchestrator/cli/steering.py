@@ -40,6 +40,7 @@ class _Asked:
     operation: Operation
     positions: PositionName
     other_model: bool
+    sae_check: bool
     spec: GenerationSpec
 
 
@@ -93,6 +94,14 @@ OtherModel = Annotated[
     bool, typer.Option("--other-model", help="Allow vectors and SAEs made of another model.")
 ]
 
+SaeCheck = Annotated[
+    bool,
+    typer.Option(
+        "--sae-check/--no-sae-check",
+        help="Refuse SAEs that do not explain the prompt, or only warn of them.",
+    ),
+]
+
 
 def steer(
     prompt: Prompt = None,
@@ -109,6 +118,7 @@ def steer(
     system: System = None,
     chat: Chat = True,
     other_model: OtherModel = False,
+    sae_check: SaeCheck = True,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -127,7 +137,7 @@ def steer(
     from orchestrator.store import Store
     from steering.generation.spec import GenerationSpec
 
-    check_asked(vector, latent, strength)
+    check_asked(vector, latent, strength, sae_check=sae_check)
     text = _prompt(prompt)
     opened = Store.open(store)
     spec = GenerationSpec(
@@ -136,7 +146,9 @@ def steer(
     named = _model(model)
     vectors = vector_requests(opened, vector or [], strength or [])
     latents = [latent_change(opened, one) for one in latent or []]
-    asked = _Asked(named, vectors, latents, layer, operation, positions, other_model, spec)
+    asked = _Asked(
+        named, vectors, latents, layer, operation, positions, other_model, sae_check, spec
+    )
     found = _answers(asked, text)
     if as_json:
         print_json(found)
@@ -239,9 +251,19 @@ def _latent_edit(lm: LanguageModel, asked: _Asked, latent: LatentChange, prompt:
     from steering.sae_check import check_model_name, check_sae
 
     sae = load_sae(latent.sae, lm.device)
-    check_model_name(sae, asked.model, other_model=asked.other_model)
+    check_model_name(
+        sae, asked.model, other_model=asked.other_model, way_out="allow it with --other-model"
+    )
     hook = None if asked.layer is None else f"resid_post.{asked.layer}"
-    checked = check_sae(lm, sae, [prompt], asked.spec, hook=hook)
+    checked = check_sae(
+        lm,
+        sae,
+        [prompt],
+        asked.spec,
+        hook=hook,
+        refuse=asked.sae_check,
+        way_out="steer all the same with --no-sae-check",
+    )
     changes: Any = {latent.latent: (latent.change, latent.value)}
     return SaeLatents(checked.hook, checked.sae, changes, positions=asked.positions)
 

@@ -48,6 +48,8 @@ def check_asked(
     vectors: Sequence[str] | None,
     latents: Sequence[str] | None,
     strengths: Sequence[float] | None,
+    *,
+    sae_check: bool = True,
 ) -> None:
     """Whether there is something to steer with. Raises RequestError."""
     if not vectors and not latents:
@@ -57,6 +59,8 @@ def check_asked(
         )
     if strengths and not vectors:
         raise RequestError("--strength is of vectors; a latent's value stands behind its =")
+    if not sae_check and not latents:
+        raise RequestError("--no-sae-check is of latents, and none is given; leave it out")
 
 
 def vector_requests(

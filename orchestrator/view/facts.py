@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.log.sweep_log import SweepLog, refresh_all
 from orchestrator.stopping.strata import stratum_of
 from orchestrator.store import Store
+from orchestrator.view.silence import Silence
 
 if TYPE_CHECKING:
     from orchestrator.queue import QueuedSweep
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 def _nothing_unmet() -> str:
     return ""
+
+
+def _never_silent(drivers: Iterable[str]) -> float | None:
+    del drivers
+    return None
 
 
 def _no_rungs(total_tokens: int) -> tuple[int, ...]:
@@ -51,6 +57,8 @@ class SweepFacts:
     priority: int = 0
     why_unmet: Callable[[], str] = _nothing_unmet
     """Which sweep it waits for and how that one stands; empty when it waits for none."""
+    silent_s: Callable[[Iterable[str]], float | None] = _never_silent
+    """Drivers -> seconds since the last sign of life of any; None if that is not known."""
     setup: Mapping[str, Any] = field(default_factory=dict)
     """The job kind's part of the sweep file: model, data, hooks, tokens, ..."""
 
@@ -137,7 +145,7 @@ class WatchedSweep:
 
     @classmethod
     def _unread(cls, store: Store, queued: QueuedSweep) -> WatchedSweep:
-        facts = facts_of(queued)
+        facts = replace(facts_of(queued), silent_s=Silence(store, queued.id).since_s)
         if queued.spec.needs:
             from orchestrator.needs.readiness import Needs
 

@@ -16,6 +16,8 @@ from orchestrator.view.event_lines import EventLine, event_line
 from orchestrator.view.facts import SweepFacts
 
 CURVE_POINTS = 8
+SILENT_FROM_S = 60.0
+"""Three times as long as others wait before they take its trials."""
 
 
 @dataclass(frozen=True)
@@ -313,11 +315,12 @@ def _own_reason(state: SweepState, trial: TrialState) -> str:
 
 
 def why_it_waits(facts: SweepFacts, state: SweepState) -> str:
-    """Why a sweep's waiting trials do not run now; empty when none waits."""
+    """Why a sweep's trials do not run now; empty when none waits, or they run."""
     waits = state.counts["queued"] + num_unseen(facts, state)
-    if not waits:
-        return ""
     pause = state.controls.paused
+    gone = "" if pause is not None else _why_nobody_answers(facts, state)
+    if gone or not waits:
+        return gone
     if pause is not None:
         return f"paused by {pause.by}; `saeq resume` goes on"
     unmet = facts.why_unmet() if state.needs_met is None else ""
@@ -332,3 +335,16 @@ def why_it_waits(facts: SweepFacts, state: SweepState) -> str:
     if slots and running >= slots:
         return f"all {slots} slots are busy" if slots > 1 else "the only slot is busy"
     return "a slot is free: about to start" if running else "its driver is starting up"
+
+
+def _why_nobody_answers(facts: SweepFacts, state: SweepState) -> str:
+    """A driver that was killed, with its machine, never ended in the log: only its beat stopped."""
+    live = [writer for writer, driver in state.drivers.items() if driver.ended is None]
+    silent_s = facts.silent_s(live)
+    if silent_s is None or silent_s < SILENT_FROM_S:
+        return ""
+    who = "its driver" if len(live) == 1 else f"its {len(live)} drivers"
+    return (
+        f"no sign of life of {who} for {cells.duration(silent_s)}; "
+        "`saeq serve`, or `saeq run` with its file, goes on"
+    )

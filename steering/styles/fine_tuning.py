@@ -11,7 +11,6 @@ features and embedding.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,21 +19,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from steering.styles.head import Head
 from steering.styles.lora import Lora, add_lora
 from steering.styles.text_encoder import TextEncoder
 from steering.styles.training import (
-    PROGRESS,
-    STATE,
     Recipe,
     draw_rows,
     loss_of,
     mixed,
     step_generator,
 )
+from steering.styles.training_state import load_training, save_training
 from steering.styles.triplets import TripletSampler
 
 __all__ = ["TextTraining", "Tuning"]
@@ -212,34 +209,19 @@ class TextTraining:
 
         Of the encoder only what is trained: with LoRA the additions.
         """
-        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        tensors |= {f"encoder.{name}": value.detach() for name, value in self._tuned.items()}
-        for place, state in self._optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"optimizer.{place}.{name}"] = torch.as_tensor(value)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / STATE)
+        parts = {"head": self.head.state_dict(), "encoder": self._tuned}
         progress = {"num_steps": self.num_steps, "batch_tokens": self.encoder.batch_tokens}
-        (folder / PROGRESS).write_text(json.dumps(progress))
+        save_training(folder, parts, self._optimizer, progress)
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote, under the same recipe, texts and encoder."""
-        tensors = load_file(folder / STATE)
-        head = {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")}
-        self.head.load_state_dict(head)
-        state = self._optimizer.state_dict()
-        state["state"] = {}
+        parts, progress = load_training(folder, self._optimizer)
+        self.head.load_state_dict(parts["head"])
         with torch.no_grad():
-            for name, tensor in tensors.items():
-                kind, _, rest = name.partition(".")
-                if kind == "encoder":
-                    self._tuned[rest].copy_(tensor)
-                elif kind == "optimizer":
-                    place, _, key = rest.partition(".")
-                    state["state"].setdefault(int(place), {})[key] = tensor
-        self._optimizer.load_state_dict(state)
-        progress = json.loads((folder / PROGRESS).read_text())
-        self.num_steps = int(progress["num_steps"])
-        self.encoder.batch_tokens = int(progress["batch_tokens"])
+            for name, tensor in parts["encoder"].items():
+                self._tuned[name].copy_(tensor)
+        self.num_steps = progress["num_steps"]
+        self.encoder.batch_tokens = progress["batch_tokens"]
 
 
 def _make_trainable(encoder: TextEncoder, tuning: Tuning, seed: int) -> None:

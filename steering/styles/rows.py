@@ -128,6 +128,16 @@ def read_rows(spec: RowsSpec, folder: Path = Path()) -> Rows:
     return _without_small_groups(read_all_rows(spec, folder), spec)
 
 
+def spread_rows(labels: Sequence[str], groups: Sequence[str], most: int) -> list[int]:
+    """Places of at most so many rows of each of some groups, evenly spread over its rows."""
+    rows: list[int] = []
+    for group in groups:
+        own = [row for row, label in enumerate(labels) if label == group]
+        stride = max(1, -(-len(own) // most))
+        rows += own[::stride]
+    return rows
+
+
 def read_all_rows(spec: RowsSpec, folder: Path = Path()) -> Rows:
     """As `read_rows`, whatever the sizes of the groups. Raises BadStyleData."""
     if spec.builtin is not None:

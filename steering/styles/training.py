@@ -8,12 +8,10 @@ Shape suffixes: N = rows, D = feature width, E = embedding width.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from steering.styles.head import Head
@@ -25,9 +23,8 @@ from steering.styles.losses import (
     mined_loss,
     triplet_loss,
 )
+from steering.styles.training_state import load_training, save_training
 from steering.styles.triplets import Pool, TripletSampler, group_batch
-
-STATE, PROGRESS = "state.safetensors", "progress.json"
 
 
 @dataclass(frozen=True)
@@ -136,27 +133,14 @@ class HeadTraining:
 
     def save(self, folder: Path) -> None:
         """Everything that the next step depends on, into an empty folder."""
-        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        moments = self._optimizer.state_dict()["state"]
-        for place, state in moments.items():
-            for name, value in state.items():
-                tensors[f"optimizer.{place}.{name}"] = torch.as_tensor(value)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / STATE)
-        (folder / PROGRESS).write_text(json.dumps({"num_steps": self.num_steps}))
+        parts = {"head": self.head.state_dict()}
+        save_training(folder, parts, self._optimizer, {"num_steps": self.num_steps})
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote, under the same recipe and the same rows."""
-        tensors = load_file(folder / STATE)
-        head = {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")}
-        self.head.load_state_dict(head)
-        state = self._optimizer.state_dict()
-        state["state"] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, place, key = name.split(".")
-                state["state"].setdefault(int(place), {})[key] = tensor
-        self._optimizer.load_state_dict(state)
-        self.num_steps = int(json.loads((folder / PROGRESS).read_text())["num_steps"])
+        parts, progress = load_training(folder, self._optimizer)
+        self.head.load_state_dict(parts["head"])
+        self.num_steps = progress["num_steps"]
 
 
 def mixed(seed: int, step: int) -> int:

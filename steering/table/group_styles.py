@@ -14,7 +14,7 @@ import numpy as np
 
 from steering.errors import BadSteeringInput
 from steering.styles.catalogue import Catalogue
-from steering.styles.rows import Rows
+from steering.styles.rows import Rows, spread_rows
 from steering.styles.scorers import ScorerSpec, score_attributes
 
 __all__ = ["GroupStyles", "leading_attributes", "styles_of_groups"]
@@ -61,7 +61,7 @@ def styles_of_groups(
             f"the table of texts has none of the groups {', '.join(missing)}; it has "
             f"{', '.join(sorted(set(rows.groups)))}"
         )
-    picked = rows.take(_spread(rows.groups, groups, texts_per_group))
+    picked = rows.take(spread_rows(rows.groups, groups, texts_per_group))
     places = catalogue.places("style")
     if picked.vectors is not None and picked.texts is None:
         catalogue.check_length(picked.vectors.shape[1])
@@ -94,12 +94,3 @@ def leading_attributes(styles: GroupStyles, count: int) -> dict[str, list[str]]:
         order = np.argsort(-gap_A, kind="stable")[:count]
         found[group] = [styles.ids[attribute] for attribute in order]
     return found
-
-
-def _spread(labels: Sequence[str], groups: Sequence[str], most: int) -> list[int]:
-    rows: list[int] = []
-    for group in groups:
-        own = [row for row, label in enumerate(labels) if label == group]
-        stride = max(1, -(-len(own) // most))
-        rows += own[::stride]
-    return rows

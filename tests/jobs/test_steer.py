@@ -16,6 +16,7 @@ from jobs.steer import Steer
 from jobs.steer_setup import SteerSetup
 from orchestrator.spec.faults import SpecFaults
 from orchestrator.spec.sweep import parse_sweep
+from sae.stream_spec import ModelSpec
 from steering.measures.answers import read_answers
 from steering.vectors import load_vectors
 from tests.sae.tiny_model import D_MODEL, build_tiny_model
@@ -238,12 +239,36 @@ def test_layers_open_a_parameter_and_are_checked() -> None:
 def test_a_method_that_makes_nothing_of_the_source_is_refused() -> None:
     with pytest.raises(SpecFaults, match="(?s)'given' makes nothing of a contrast"):
         parse_sweep(SWEEP.format(layers="[8]", space="{method: given}"))
+    given = SWEEP.replace("contrast: {{builtin: formal}}", GIVEN_VECTORS)
+    with pytest.raises(SpecFaults, match="'sae_latent' needs sae: .*, which is not there"):
+        parse_sweep(given.format(layers="[8]", space="{method: sae_latent}"))
+    with pytest.raises(SpecFaults, match="'composed' needs groups: "):
+        parse_sweep(given.format(layers="[8]", space="{method: composed}"))
+
+
+GIVEN_VECTORS = """vectors: somewhere
+effect: {{contrast: {{builtin: formal}}}}"""
+
+
+def test_each_trials_process_has_a_model_of_its_own() -> None:
+    kind = Steer()
+    spec = parse_sweep(SWEEP.format(layers="[8]", space="{method: mean_difference}"))
+    model_bytes = 4 * 134_515_008  # SmolLM2-135M in float32
+    setup = SteerSetup.model_validate(spec.setup.model_dump())
+    found = kind.footprint(setup, {})
+    assert found.shared_bytes == 0
+    assert found.trial_bytes > model_bytes
+    half = setup.model_copy(update={"model": ModelSpec(builtin="smollm2-135m", dtype="bfloat16")})
+    saved = found.trial_bytes - kind.footprint(half, {}).trial_bytes
+    assert saved == pytest.approx(model_bytes / 2, rel=0.01)
+    unknown = setup.model_copy(update={"model": ModelSpec(name="nobody/knows")})
+    assert kind.footprint(unknown, {}).trial_bytes > found.trial_bytes
 
 
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"contrast": None}, "exactly one of contrast, vectors, sae; got none"),
+        ({"contrast": None}, "exactly one of contrast, vectors, sae, groups; got none"),
         ({"layers": []}, "layers is missing"),
         ({"contrast": None, "vectors": "needs"}, "effect is missing"),
         (

@@ -237,6 +237,22 @@ def test_a_layer_that_the_model_does_not_have_is_refused() -> None:
         parse_sweep(SWEEP.format(layer=30, banks="neutral"))
 
 
+def test_a_composition_that_cannot_be_is_refused_as_in_steer() -> None:
+    sweep = SWEEP.replace("strength:", "top_k: 41, weights: {weights}, strength:")
+    with pytest.raises(SpecFaults, match="top_k=41 is more than the catalogue's 40 attributes"):
+        parse_sweep(sweep.format(layer=12, banks="neutral", weights="top_k"))
+    with pytest.raises(SpecFaults, match="top_k=41 counts for nothing"):
+        parse_sweep(sweep.format(layer=12, banks="neutral", weights="softmax"))
+
+
+def test_each_trials_process_has_a_model_of_its_own() -> None:
+    spec = parse_sweep(SWEEP.format(layer=12, banks="neutral"))
+    setup = SteeringTable.Setup.model_validate(spec.setup.model_dump())
+    found = SteeringTable().footprint(setup, {})
+    assert found.shared_bytes == 0
+    assert found.trial_bytes > 4 * 134_515_008  # SmolLM2-135M in float32
+
+
 def test_files_that_are_not_there_are_said_before_anything_runs(made: Path) -> None:
     setup = SteeringTable.Setup.model_validate(
         setup_of(made, embedding="nowhere", banks=["mine.txt"], catalogue="none.json")

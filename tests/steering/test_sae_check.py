@@ -112,6 +112,26 @@ def test_an_sae_that_knows_nothing_of_it_is_refused_with_both_names(lm: Language
     assert "blocks.1.hook_resid_post" in str(caught.value)
 
 
+def test_the_message_says_what_may_be_wrong_and_the_way_out_of_who_asked(
+    lm: LanguageModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    sae = whole_space_sae()
+    sae.sae.W_dec.data = torch.randn(sae.sae.W_dec.shape, generator=torch.manual_seed(0))
+    with pytest.raises(SaeUnfit, match=r"does not say its model.*loosen sae_limits \(max_fvu"):
+        check_sae(lm, sae, PROMPTS, SPEC)
+    sae.sae.cfg.metadata["model_name"] = "gemma-2-2b"
+    with pytest.raises(SaeUnfit, match="trained on gemma-2-2b, and may be so weakly.*or do so if"):
+        check_sae(lm, sae, PROMPTS, SPEC, way_out="do so")
+    with pytest.raises(SaeUnfit, match="tokens, which are few: longer prompts say more"):
+        check_sae(lm, sae, ["The river ran"], SPEC)
+    assert not caplog.text
+    checked = check_sae(lm, sae, PROMPTS, SPEC, refuse=False)
+    assert checked.fit.fvu > 0.5
+    assert "the-sae does not explain these prompts" in caplog.text
+    with pytest.raises(BadSteeringInput, match="allow it with --other-model if the transfer"):
+        check_model_name(sae, ModelSpec(name="gemma-2-9b"), way_out="allow it with --other-model")
+
+
 def test_an_sae_that_never_fires_is_refused(lm: LanguageModel) -> None:
     sae = whole_space_sae()
     sae.sae.b_enc.data.fill_(-1e6)

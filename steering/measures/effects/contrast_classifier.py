@@ -61,8 +61,13 @@ def fit_contrast_classifier(
     train: tuple[Sequence[str], Sequence[str]],
     validation: tuple[Sequence[str], Sequence[str]],
     encoder: EncoderSpec = MINILM,
+    *,
+    sides: str = "the two sides of the contrast",
 ) -> ContrastClassifier:
     """Fit on (positive, negative) texts and measure on others.
+
+    Args:
+        sides: what they are called where they cannot be told apart.
 
     Raises:
         BadSteeringInput: a side without texts, or sides that cannot be told apart.
@@ -82,7 +87,7 @@ def fit_contrast_classifier(
     auroc, accuracy = _quality(weight_D, bias, validation, encoder)
     if auroc is not None and auroc < MIN_AUROC:
         raise BadSteeringInput(
-            f"the two sides of the contrast cannot be told apart by their sentence embeddings: "
+            f"{sides} cannot be told apart by their sentence embeddings: "
             f"AUROC {auroc:.2f} on the held-out texts, at least {MIN_AUROC} is needed to measure "
             "an effect; give more texts, or another measure: effect: {classifier: ...}"
         )

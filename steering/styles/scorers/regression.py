@@ -6,7 +6,6 @@ feature width, A = attributes, B = rows of a batch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from steering.styles.errors import BadStyleData
 from steering.styles.head import Head
+from steering.styles.training_state import load_training, save_training
 
 LossName = Literal["mse", "bce", "huber"]
 
-STATE, PROGRESS = "state.safetensors", "progress.json"
 MIN_TRAIN_ROWS = 2
 
 
@@ -133,26 +131,14 @@ class RegressorTraining:
 
     def save(self, folder: Path) -> None:
         """Everything that the next step depends on, into an empty folder."""
-        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        for place, state in self._optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"optimizer.{place}.{name}"] = torch.as_tensor(value)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / STATE)
-        (folder / PROGRESS).write_text(json.dumps({"num_steps": self.num_steps}))
+        parts = {"head": self.head.state_dict()}
+        save_training(folder, parts, self._optimizer, {"num_steps": self.num_steps})
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote, under the same recipe and the same rows."""
-        tensors = load_file(folder / STATE)
-        head = {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")}
-        self.head.load_state_dict(head)
-        state = self._optimizer.state_dict()
-        state["state"] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, place, key = name.split(".")
-                state["state"].setdefault(int(place), {})[key] = tensor
-        self._optimizer.load_state_dict(state)
-        self.num_steps = int(json.loads((folder / PROGRESS).read_text())["num_steps"])
+        parts, progress = load_training(folder, self._optimizer)
+        self.head.load_state_dict(parts["head"])
+        self.num_steps = progress["num_steps"]
 
 
 def _chosen_rows(recipe: RegressionRecipe, items: Sequence[str]) -> Tensor:

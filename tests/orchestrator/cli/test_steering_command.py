@@ -99,23 +99,42 @@ def test_an_artefact_of_the_store_is_found_by_its_id(
     assert "Did you mean 'formal-t0003'?" in said
 
 
-def test_a_latent_is_set(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def write_sae(folder: Path, *, broken: bool = False) -> Path:
     from sae_lens import StandardSAE, StandardSAEConfig
 
     config = StandardSAEConfig(d_in=D_MODEL, d_sae=2 * D_MODEL)
     config.metadata["hook_name"] = "blocks.1.hook_resid_post"
     sae = StandardSAE(config)
     rows_FD = torch.cat([torch.eye(D_MODEL), -torch.eye(D_MODEL)])
-    sae.W_enc.data, sae.W_dec.data = rows_FD.T.contiguous(), rows_FD.clone()
+    sae.W_enc.data, sae.W_dec.data = rows_FD.T.contiguous(), rows_FD.clone() * (9 if broken else 1)
     sae.b_enc.data.zero_()
     sae.b_dec.data.zero_()
-    sae.save_model(tmp_path / "sae")
+    sae.save_model(folder)
+    return folder
+
+
+def test_a_latent_is_set(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sae(tmp_path / "sae")
     assert ask(model, "--latent", f"{tmp_path / 'sae'}:3=50", "--json", PROMPT) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["steering"] == [f"{tmp_path / 'sae'} latent 3 = 50"]
     assert found["steered"]["text"] != found["unsteered"]["text"]
     assert ask(model, "--latent", f"{tmp_path / 'sae'}:99=0", PROMPT) == 2
     assert "latent 99 is not one of" in capsys.readouterr().err
+
+
+def test_an_sae_that_does_not_fit_is_refused_unless_it_is_asked_for(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latent = f"{write_sae(tmp_path / 'sae', broken=True)}:3=50"
+    assert ask(model, "--latent", latent, PROMPT) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "does not explain these prompts" in said
+    assert "steer all the same with --no-sae-check" in said
+    assert "sae_limits" not in said
+    assert ask(model, "--latent", latent, "--no-sae-check", "--json", PROMPT) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steered"]["text"] != found["unsteered"]["text"]
 
 
 def test_a_prompt_comes_from_stdin(
@@ -144,6 +163,10 @@ FAULTS = {
     "latent_strength": (
         ["--model", "m", "--latent", "a/b:1=0", "--strength", "1", "hello"],
         "--strength is of vectors",
+    ),
+    "no_latent": (
+        ["--model", "m", "--vector", "V", "--no-sae-check", "hello"],
+        "--no-sae-check is of latents, and none is given",
     ),
     "no_prompt": (["--model", "m", "--vector", "V", " "], "the prompt is empty"),
     "unknown": (["--model", "m", "--vector", "nope", "hello"], "it holds none"),

@@ -97,6 +97,17 @@ def test_some_attributes_can_be_taken(lm: LanguageModel) -> None:
         found.of("?")
 
 
+def test_some_hooks_can_be_taken(lm: LanguageModel) -> None:
+    found = attribute_vectors(lm, list(MARKS), HOOKS)
+    upper = found.at("resid_post.1")
+    alone = attribute_vectors(lm, list(MARKS), ["resid_post.1"])
+    assert upper.sha256 == alone.sha256
+    assert upper.about.norm_hooks == ("resid_post.1",)
+    assert found.at(*reversed(HOOKS)).hooks == tuple(reversed(HOOKS))
+    with pytest.raises(BadVectors, match=r"hooks mlp_out.0; there are resid_post.0, resid_post.1"):
+        found.at("mlp_out.0")
+
+
 def test_bad_attributes_are_refused(lm: LanguageModel) -> None:
     with pytest.raises(BadSteeringInput, match="come twice: a"):
         attribute_vectors(lm, ["a", "a"], HOOKS)

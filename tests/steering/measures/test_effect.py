@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from pydantic import ValidationError
 from steering.errors import BadSteeringInput
 from steering.measures import EffectSpec, open_effect, relevance
 from steering.measures.effects.contrast_classifier import fit_contrast_classifier
+from steering.measures.effects.embedding_margin import open_embedding_margin
+from steering.measures.effects.group_classifier import fit_group_classifier
 from steering.styles.head import Head
 from steering.styles.model import StyleModel, save
+from steering.styles.rows import Rows
 
 FORMAL = "We would kindly request that you submit the required documentation at once."
 CASUAL = "hey dude, gonna grab some grub, wanna come along?"
@@ -41,8 +45,12 @@ def test_exactly_one_measure_with_its_part() -> None:
         EffectSpec(embedding="folder")
 
 
-def style_model(folder: Path) -> Path:
-    """MiniLM's own space with the two texts' embeddings as the places of the groups."""
+def style_model(folder: Path, between: str | None = None) -> Path:
+    """MiniLM's own space with the two texts' embeddings as the places of the groups.
+
+    Args:
+        between: a third group, halfway.
+    """
     from steering.measures.sentences import sentence_features
 
     point_GE = torch.from_numpy(sentence_features([FORMAL, CASUAL]))
@@ -54,7 +62,9 @@ def style_model(folder: Path) -> Path:
     config = {"encoder": {"builtin": "minilm"}}
     zeros, ones = torch.zeros(width), torch.ones(width)
     folder.mkdir()
-    groups = ("official", "friend")
+    groups: tuple[str, ...] = ("official", "friend")
+    if between is not None:
+        groups, point_GE = (*groups, between), torch.cat([point_GE, point_GE.mean(0, keepdim=True)])
     save(folder, StyleModel(head, groups, point_GE, "euclidean", zeros, ones, config))
     return folder
 
@@ -70,6 +80,49 @@ def test_the_margin_of_an_embedding_is_above_a_half_where_the_group_is_nearest(
     assert empty == 0.0
     with pytest.raises(BadSteeringInput, match="'oficial' is unknown.*Did you mean 'official'"):
         open_effect(EffectSpec(embedding=str(folder), group="oficial"))
+
+
+def test_the_margin_is_to_the_nearest_of_the_groups_that_take_part(tmp_path: Path) -> None:
+    folder = str(style_model(tmp_path / "embedding", between="colleague"))
+    text = [CASUAL]
+    near = open_embedding_margin(folder, "friend").score(text)
+    assert near == pytest.approx(1.0, abs=1e-3)
+    halfway = open_embedding_margin(folder, "official").score(text)
+    assert halfway == pytest.approx(0.0, abs=1e-3)
+    without = open_embedding_margin(folder, "official", among=["official", "colleague"])
+    assert 0.2 < without.score(text)[0] < 0.5
+    assert without.record["others"] == ["colleague"]
+    other = open_embedding_margin(str(style_model(tmp_path / "other")), "official")
+    assert other.record["centroids_sha256"] != without.record["centroids_sha256"]
+    with pytest.raises(BadSteeringInput, match="'nobody' is unknown"):
+        open_embedding_margin(folder, "official", among=["official", "nobody"])
+
+
+def test_a_group_is_told_from_all_others_by_its_texts() -> None:
+    kinds = {
+        "miller": "The miller ground the {} grain between his stones.",
+        "sailor": "We hoisted the {} sail and left the harbour.",
+        "child": "Mummy, I want the {} balloon, please!",
+    }
+    words = ("red", "blue", "green", "old", "new", "wet", "dry", "big")
+    table = [(group, text.format(word)) for group, text in kinds.items() for word in words]
+    rows = Rows(
+        groups=[group for group, _ in table],
+        items=[str(number) for number in range(len(table))],
+        texts=[text for _, text in table],
+    )
+    meter = fit_group_classifier(rows, "sailor", tuple(kinds), texts_per_group=8)
+    own, other, empty = meter.score(["The ship sailed out to sea.", kinds["child"], ""])
+    assert own > 0.5 > other
+    assert empty == 0.0
+    assert meter.record["group"] == "sailor"
+    assert meter.record["num_train"] == 18  # a quarter of the items is held out
+    assert meter.record["validation_auroc"] > 0.9
+    alike = replace(rows, texts=[f"The {words[n % 8]} cat slept." for n in range(len(table))])
+    with pytest.raises(BadSteeringInput, match=r"texts of 'sailor' and of the other .*AUROC 0\."):
+        fit_group_classifier(alike, "sailor", tuple(kinds), texts_per_group=8)
+    with pytest.raises(BadSteeringInput, match="has vectors and no texts"):
+        fit_group_classifier(replace(rows, texts=None), "sailor", tuple(kinds), texts_per_group=8)
 
 
 def test_a_classifier_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:

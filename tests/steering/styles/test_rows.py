@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from steering.styles.errors import BadStyleData
-from steering.styles.rows import RowsSpec, read_rows
+from steering.styles.rows import RowsSpec, read_rows, spread_rows
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -131,3 +131,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_rows(RowsSpec(files="rows.jsonl", text="style"), tmp_path)
     with pytest.raises(ValidationError, match="give the column of the text"):
         RowsSpec(files="rows.jsonl")
+
+
+def test_some_rows_of_each_group_are_spread_evenly_over_it() -> None:
+    labels = ["a", "b"] * 10 + ["c"]
+    assert spread_rows(labels, ["b", "c"], 5) == [1, 5, 9, 13, 17, 20]
+    assert spread_rows(labels, ["a"], 3) == [0, 8, 16]
+    assert spread_rows(labels, ["a"], 10) == list(range(0, 20, 2))
