@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import DRY, FULL, NO_GPU, Rates, Roofline, row_of
+from benchmarks.gpu import NO_GPU, row_of
+from benchmarks.roofline import DRY, FULL, Rates, Roofline
 
 ROOT = Path(__file__).parents[1]
 
