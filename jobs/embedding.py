@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from jobs.splits import SplitConfig
 from steering.styles.encoder_memory import encoder_bytes
 from steering.styles.encoders import EncoderSpec
 from steering.styles.row_count import planned_bytes
@@ -22,23 +23,6 @@ TRIAL_BYTES = 64 * 2**20
 """Of a head with its optimizer."""
 FOR_WHOLE = ("encoder_lr",)
 FOR_LORA = ("encoder_lr", "lora_r", "lora_alpha", "lora_dropout", "lora_targets")
-
-
-class SplitConfig(BaseModel):
-    """Which share of the items is trained on, chosen on and reported on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    """Of train, validation and test; they add up to 1."""
-    seed: int = 0
-    """The same for every trial of the sweep."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> SplitConfig:
-        if min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6:
-            raise ValueError(f"shares={list(self.shares)} must be positive and add up to 1")
-        return self
 
 
 class EmbeddingSetup(BaseModel):

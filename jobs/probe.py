@@ -28,7 +28,9 @@ from steering.probes.data import LabelledSpec
 from steering.probes.features.spec import FeaturePooling
 from steering.probes.imbalance import ImbalanceMode
 from steering.probes.latents.questions import YesNoSpec
-from steering.probes.methods import METHODS
+from steering.probes.methods import METHODS, ProbeMethod
+from steering.probes.noise.label_flips import NoiseSweepSpec
+from steering.probes.noise.token_evaluation import NoiseModel
 
 SAES = "saes"
 """The source that stands for all SAEs together, the best one chosen on validation."""
@@ -95,6 +97,13 @@ class ProbeSetup(BaseModel):
     """How much of each text is read."""
     controls: bool = True
     """Shuffled labels, a control task, and baselines that see no activations."""
+    label_noise: NoiseSweepSpec | None = None
+    """Each probe again on labels made wrong on purpose, tested on those that are given; such as
+    {rates: [0.1, 0.2, 0.3], flips: [symmetric, positive_to_negative], seeds: 3}. Null for none: it
+    is rates x flips x seeds more fits a trial."""
+    token_noise: NoiseModel | None = None
+    """How often token labels are wrong, such as {kind: class_conditional, wrong_among_positive:
+    0.9}: then probes on tokens are judged by token too. Null: only where spans label the tokens."""
     latents: LatentsConfig = LatentsConfig()
     """What is said of single latents."""
 
@@ -120,12 +129,17 @@ class ProbeParameters(BaseModel):
     source: str = ""
     """One of `hooks`, or `saes`: all SAEs, the best one chosen on validation."""
     pooling: FeaturePooling = "mean"
-    """A text's row: its last, mean, max or first token; tokens: a row a token, labelled by spans.
-    attention: a probe that weighs the tokens itself, for method attention or max_pool alone."""
+    """A text's row: its last or first token, the mean or max of its tokens. tokens: a row a token,
+    labelled by spans; without spans by its text, which is judged by its largest token score.
+    attention: all tokens of a text together; for the multiple_instance methods, whose default it
+    is, and for no other."""
     imbalance: ImbalanceMode = "none"
     """What is done about rare positives."""
     seed: int = Field(default=0, ge=0)
     """Of what is drawn while fitting; the splits have their own."""
+    negatives_per_positive: float | None = Field(default=None, gt=0)
+    """Training rows without any label for each with one, drawn at random; null for all. Thresholds
+    are tuned on all rows of validation."""
 
     @model_validator(mode="before")
     @classmethod
@@ -144,11 +158,15 @@ def _parameters_of(method: str) -> type[BaseModel]:
     """A method's own parameters beside the common ones."""
     kind = METHODS[method]
     only: Any = Literal[method]
+    own: dict[str, Any] = {"method": (only, method)}
+    if kind.reads_bags:
+        pooling = ProbeParameters.model_fields["pooling"]
+        own["pooling"] = (FeaturePooling, Field("attention", description=pooling.description))
     model: type[BaseModel] = create_model(
         f"{kind.__name__}Parameters",
         __base__=(ProbeParameters, kind),
         __doc__=kind.__doc__,
-        method=(only, method),
+        **own,
     )
     return model
 
@@ -245,12 +263,8 @@ class Probe(JobKind):
         source = config.get("source", "")
         if source and source not in setup.sources:
             faults.append(f"source={source!r} is none of {', '.join(setup.sources)}")
-        if config.get("pooling") in ("tokens", "attention") and not _has_spans(setup):
-            faults.append(
-                f"pooling={config['pooling']!r} gives a row a token, and the data has no labelled "
-                "spans; name their column (data.spans), or pool by last, mean, max or first"
-            )
-        return faults
+        method = METHODS.get(str(config.get("method")))
+        return faults if method is None else [*faults, *_method_faults(method, config)]
 
     def total_tokens(self, setup: ProbeSetup, config: Config) -> int:
         """Splits that are fitted."""
@@ -280,5 +294,26 @@ class Probe(JobKind):
         return write_sweep_report(trials, folder)
 
 
-def _has_spans(setup: ProbeSetup) -> bool:
-    return setup.data.spans is not None or setup.data.builtin == "python-docs"
+def _method_faults(method: type[ProbeMethod], config: Config) -> list[str]:
+    """What a method cannot do with the other parameters."""
+    faults = []
+    pooling = config.get("pooling", "attention" if method.reads_bags else "mean")
+    if method.reads_bags and pooling != "attention":
+        faults.append(
+            f"pooling={pooling!r}: method={method.name} reads all tokens of a text, not one row a "
+            "text or token; leave pooling out for it, or give it its own: {fixed: attention, "
+            f"when: {{method: {method.name}}}}}"
+        )
+    if not method.reads_bags and pooling == "attention":
+        bags = " or ".join(sorted(name for name, one in METHODS.items() if one.reads_bags))
+        faults.append(
+            f"pooling={pooling!r}: method={method.name} reads single rows, and this keeps all "
+            f"tokens of a text together; take last, mean, max, first or tokens, or method {bags}"
+        )
+    imbalance = config.get("imbalance", "none")
+    if not method.weighs_rows and imbalance != "none":
+        faults.append(
+            f"imbalance={imbalance!r}: method={method.name} weighs its rows itself, by what is "
+            "known of them; take none, or thin negatives with negatives_per_positive"
+        )
+    return faults

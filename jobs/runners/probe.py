@@ -91,7 +91,7 @@ class ProbeRunner(InProcessRunner):
         import numpy as np
 
         from steering.probes.method import FittedProbe
-        from steering.probes.report.trial import TrialReport, write_trial_report
+        from steering.probes.report.trial import ReportWishes, TrialReport, write_trial_report
         from steering.probes.study import mean_of
 
         study, best = self._the_study, self._best
@@ -106,7 +106,9 @@ class ProbeRunner(InProcessRunner):
             self._fits,
             best,
             loaded,
-            controls=self._setup.controls,
+            wishes=ReportWishes(
+                self._setup.controls, self._setup.label_noise, self._setup.token_noise
+            ),
             about=self._about(),
             raw=self._raw.get(best),
         )
@@ -233,7 +235,10 @@ def recipe_of(config: Mapping[str, Any], setup: ProbeSetup) -> tuple[ProbeParame
     values.pop("method")
     common["source"] = common["source"] or setup.sources[0]
     parameters = ProbeParameters.model_validate(common)
-    return parameters, Recipe(method, values, parameters.imbalance, parameters.seed)
+    recipe = Recipe(
+        method, values, parameters.imbalance, parameters.seed, parameters.negatives_per_positive
+    )
+    return parameters, recipe
 
 
 @lru_cache(maxsize=1)

@@ -68,6 +68,10 @@ def model_faults(error: ValidationError, model: type[BaseModel], data: Any) -> l
         by_path.setdefault(_real_path(details, data), []).append(details)
     faults: list[Fault] = []
     for path, several in by_path.items():
+        # A list is also called too short when it is its values that are wrong.
+        inside = (other for other in by_path if len(other) > len(path))
+        if several[0]["type"] == "too_short" and any(o[: len(path)] == path for o in inside):
+            continue
         faults.extend(_faults(path, several, model, data))
     return faults
 
@@ -169,6 +173,8 @@ def _meaning(path: KeyPath, model: type[BaseModel]) -> str:
 
 
 def _field(model: type[BaseModel], path: KeyPath) -> Any:
+    while path and isinstance(path[-1], int):  # a value of a list: the field is the list's
+        path = path[:-1]
     parent = _model_at(model, path[:-1])
     return parent.model_fields.get(str(path[-1])) if parent is not None and path else None
 

@@ -1,12 +1,13 @@
 """Feature matrices of probes: numpy [N, D] or scipy CSR, checked, scaled, read in pieces.
 
-Shape suffixes: N = rows, D = columns (width or latents), L = labels.
+A row may also be a bag: a text with a row a token. Shape suffixes: N = rows, D = columns (width or
+latents), L = labels, T = tokens of all bags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -15,10 +16,12 @@ from steering.errors import BadSteeringInput
 
 __all__ = [
     "Array",
+    "Bags",
     "Matrix",
     "Scaling",
     "as_features",
     "as_labels",
+    "bags_of",
     "is_sparse",
     "row_pieces",
     "times",
@@ -26,17 +29,112 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 Matrix = Any
-"""A numpy array (also a memory map) or a scipy CSR matrix; rows are what a probe sees."""
+"""A numpy array (also a memory map) or a scipy CSR matrix, whose rows are what a probe sees; or
+`Bags` for methods that read them."""
 
 PIECE_VALUES = 2**24
 """Most values of a dense piece: 128 MiB in float64."""
 MAX_DENSE_VALUES = 2**30
 """Most values that a method may copy: 8 GiB in float64."""
+BATCH_VALUES = 2**23
+"""Most values of a batch of bags: 32 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Every row is a bag of the tokens `offsets_I1[i]` to `offsets_I1[i + 1]` of the values."""
+
+    values_TD: Matrix
+    """Numpy (also a memory map) or CSR."""
+    offsets_I1: Array
+    """int64, from 0 to T, rising."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Bags and columns."""
+        return len(self), self.values_TD.shape[1]
+
+    @property
+    def item_of_token_T(self) -> Array:
+        """For each token the number of its bag."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets_I1))
+
+    def __len__(self) -> int:
+        return len(self.offsets_I1) - 1
+
+    def __getitem__(self, numbers: Sequence[int] | Array) -> Bags:
+        """These bags, their tokens copied."""
+        rows, offsets = self.token_rows(numbers)
+        return Bags(self.values_TD[rows], offsets)
+
+    def token_rows(self, numbers: Sequence[int] | Array) -> tuple[Array, Array]:
+        """The tokens of these bags, and their offsets among them."""
+        chosen = np.asarray(numbers, dtype=np.int64)
+        lengths = np.diff(self.offsets_I1)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.repeat(self.offsets_I1[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return rows, offsets
+
+    def batches(self, order: Sequence[int] | Array | None = None) -> Iterator[Array]:
+        """Numbers of bags, so many at a time that their values are few."""
+        stored = self.values_TD.nnz if is_sparse(self.values_TD) else self.values_TD.size
+        most = max(1, BATCH_VALUES * self.values_TD.shape[0] // max(1, stored))
+        batch: list[int] = []
+        tokens = 0
+        for item in np.arange(len(self)) if order is None else np.asarray(order):
+            length = int(self.offsets_I1[item + 1] - self.offsets_I1[item])
+            if batch and tokens + length > most:
+                yield np.array(batch)
+                batch, tokens = [], 0
+            batch.append(int(item))
+            tokens += length
+        if batch:
+            yield np.array(batch)
+
+    def largest(self) -> Matrix:
+        """Each column's largest value in each bag, [bags, columns], sparse where the tokens are.
+
+        What a sparse matrix does not store counts as nothing: latents are never negative.
+        """
+        if not is_sparse(self.values_TD):
+            return np.maximum.reduceat(self.values_TD, self.offsets_I1[:-1], axis=0)
+        tokens = self.values_TD.tocoo()
+        places = self.item_of_token_T[tokens.row] * np.int64(self.shape[1]) + tokens.col
+        order = np.argsort(places, kind="stable")
+        found, first = np.unique(places[order], return_index=True)
+        data = np.maximum.reduceat(tokens.data[order], first) if len(first) else tokens.data
+        where = np.divmod(found, self.shape[1])
+        return type(self.values_TD)((data, where), shape=self.shape)
 
 
 def is_sparse(x: Matrix) -> TypeGuard[Any]:
     """Whether this is a scipy sparse matrix."""
     return hasattr(x, "tocsr")
+
+
+def bags_of(values: Matrix, offsets: Any) -> Bags:
+    """Tokens' values and where each bag of them begins, checked against each other.
+
+    Args:
+        values: [T, D], as `FeatureTable.matrix` of a spec with a row a token.
+        offsets: as `FeatureTable.offsets` of the same.
+
+    Raises:
+        BadSteeringInput: bags without tokens, or numbers that do not fit.
+    """
+    values = as_features(values, "values")
+    offset_I1 = np.asarray(offsets, dtype=np.int64)
+    if len(offset_I1) < 2 or offset_I1[0] != 0 or offset_I1[-1] != values.shape[0]:
+        raise BadSteeringInput(
+            f"offsets must run from 0 to the {values.shape[0]} tokens; they run from "
+            f"{offset_I1[:1].tolist()} to {offset_I1[-1:].tolist()}"
+        )
+    empty = np.flatnonzero(np.diff(offset_I1) < 1)
+    if len(empty):
+        raise BadSteeringInput(
+            f"{len(empty)} items have no token (the first: {empty[0]}); leave them out"
+        )
+    return Bags(values, offset_I1)
 
 
 def as_features(x: Matrix, name: str) -> Matrix:
@@ -45,6 +143,8 @@ def as_features(x: Matrix, name: str) -> Matrix:
     Raises:
         BadSteeringInput: not two-dimensional, empty, or with values that are not finite.
     """
+    if isinstance(x, Bags):
+        return replace(x, values_TD=as_features(x.values_TD, name))
     if is_sparse(x):
         x = x.tocsr()
         if x.nnz < 2**31 and x.indices.dtype != np.int32:

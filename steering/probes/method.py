@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from steering.errors import BadSteeringInput
-from steering.probes.matrices import Array, Matrix, as_features
+from steering.probes.matrices import Array, Bags, Matrix, as_features
 from steering.probes.ranking_metrics import auroc, average_precision
-from steering.probes.scorers import Scorer, scorer_of
+from steering.probes.scorers import BagLinear, Scorer, scorer_of
 
 __all__ = ["Candidate", "FittedProbe", "LabelProbe", "ProbeMethod", "SelectBy", "Setting"]
 
@@ -62,6 +62,10 @@ class ProbeMethod(BaseModel, ABC):
     by_name: ClassVar[dict[str, type[ProbeMethod]]] = {}
     name: ClassVar[str]
     """As it is written in a sweep file."""
+    reads_bags: ClassVar[bool] = False
+    """Whether it reads `Bags`: a row is a text with all its tokens, and the text has the labels."""
+    weighs_rows: ClassVar[bool] = True
+    """Whether weights of rows, and so modes of imbalance, mean anything to it."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -132,6 +136,18 @@ class FittedProbe:
             )
         memo: dict[int, Any] = {}
         return np.stack([label.scorer.scores(x, memo) for label in self.labels], axis=1)
+
+    def token_scores(self, x: Bags) -> Array:
+        """Scores of the tokens of bags, each alone, float64 [T, L].
+
+        Raises:
+            BadSteeringInput: the method reads single rows: `scores` of tokens are theirs.
+        """
+        scorers = [label.scorer for label in self.labels]
+        of_bags = [scorer for scorer in scorers if isinstance(scorer, BagLinear)]
+        if len(of_bags) < len(scorers):
+            raise BadSteeringInput(f"{self.method} reads no bags; give the tokens to `scores`")
+        return np.stack([scorer.token_scores(x) for scorer in of_bags], axis=1)
 
     def calibrated(self, x: Matrix) -> Array:
         """Log odds that can be compared between labels, float64 [N, L]: take these to choose among

@@ -5,7 +5,7 @@ Shape suffixes: N = rows, D = columns, L = labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +13,15 @@ import numpy as np
 
 from steering.errors import BadSteeringInput
 from steering.probes.imbalance import ImbalanceMode, ImbalanceSpec
-from steering.probes.matrices import Array, Matrix, as_features, as_labels
+from steering.probes.matrices import Array, Bags, Matrix, as_features, as_labels
 from steering.probes.method import FittedProbe, ProbeMethod, SelectBy
 from steering.probes.methods import fit
 from steering.probes.ranking_metrics import auroc
 
-__all__ = ["PartRows", "Parts", "fit_parts", "macro_auroc"]
+__all__ = ["Judge", "PartRows", "Parts", "fit_parts", "macro_auroc"]
+
+Judge = Callable[[Array, Array], float]
+"""Scores and labels [N, L] of the test rows -> one number, such as `macro_auroc`."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,12 @@ class Parts:
             for part, x in zip(self.all, (train, validation, test), strict=True)
         )
         return Parts(*new)
+
+    def as_rows(self) -> Parts:
+        """Bags of tokens as one row each: every column's largest value. Others as they are."""
+        return self.with_features(
+            *(part.x.largest() if isinstance(part.x, Bags) else part.x for part in self.all)
+        )
 
     def columns(self, columns_K: Array) -> Parts:
         """These columns of the features."""

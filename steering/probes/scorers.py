@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from steering.errors import BadSteeringInput
-from steering.probes.matrices import Array, Matrix, Scaling, is_sparse, row_pieces, times
+from steering.probes.matrices import Array, Bags, Matrix, Scaling, is_sparse, row_pieces, times
 
-__all__ = ["SCORERS", "ChosenColumns", "Layers", "Linear", "Neighbours", "Scorer"]
+__all__ = [
+    "SCORERS",
+    "BagLinear",
+    "BagPooling",
+    "ChosenColumns",
+    "Layers",
+    "Linear",
+    "Neighbours",
+    "Scorer",
+]
+
+BagPooling = Literal["max", "attention"]
+"""A bag's score: its best token's; or the mean of its tokens', with weights that are learned."""
 
 MAX_DENSE_COLUMNS_VALUES = 2**25
 """Chosen columns are made dense up to 256 MiB."""
@@ -69,6 +81,46 @@ class Linear(Scorer):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Linear:
         return cls(arrays["weight_D"], float(arrays["bias"]))
+
+
+@dataclass(frozen=True)
+class BagLinear(Scorer):
+    """A bag's score from linear scores of its tokens: the best one's, or their weighted mean."""
+
+    weight_D: Array
+    bias: float
+    attend_D: Array | None
+    """The tokens' weights are the softmax of these products over the bag; None: the best token."""
+
+    kind: ClassVar[str] = "bag_linear"
+
+    def scores(self, x: Matrix, memo: dict[int, Any] | None = None) -> Array:
+        del memo
+        if not isinstance(x, Bags):
+            raise BadSteeringInput(
+                "this probe reads texts as bags of tokens (pooling: attention), not single rows"
+            )
+        score_T, starts = self.token_scores(x), x.offsets_I1[:-1]
+        if self.attend_D is None:
+            return np.maximum.reduceat(score_T, starts)
+        attend_T, item_T = times(x.values_TD, self.attend_D), x.item_of_token_T
+        power_T = np.exp(attend_T - np.maximum.reduceat(attend_T, starts)[item_T])
+        return np.add.reduceat(power_T * score_T, starts) / np.add.reduceat(power_T, starts)
+
+    def token_scores(self, x: Bags) -> Array:
+        """Log odds of each token alone, float64 [T]; attention is not in them."""
+        return times(x.values_TD, self.weight_D) + self.bias
+
+    def weights(self) -> Array:
+        return self.weight_D
+
+    def arrays(self) -> dict[str, Array]:
+        out = {"weight_D": self.weight_D, "bias": np.array(self.bias)}
+        return out if self.attend_D is None else out | {"attend_D": self.attend_D}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> BagLinear:
+        return cls(arrays["weight_D"], float(arrays["bias"]), arrays.get("attend_D"))
 
 
 @dataclass(frozen=True)
@@ -213,7 +265,7 @@ def nearest_rows(train_MD: Matrix, scaling: Scaling, x: Matrix, k: int) -> Array
 
 
 SCORERS: dict[str, type[Scorer]] = {
-    scorer.kind: scorer for scorer in (Linear, ChosenColumns, Layers, Neighbours)
+    scorer.kind: scorer for scorer in (Linear, BagLinear, ChosenColumns, Layers, Neighbours)
 }
 
 

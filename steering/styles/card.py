@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from steering.styles.model import StyleModel
+from steering.styles.encoder_files import encoder_files
+from steering.styles.model import StyleModel
 
 __all__ = ["CARD", "card_of", "write_card"]
 
@@ -192,9 +192,11 @@ def _loading(model: StyleModel) -> Iterator[str]:
     if spec.tune == "whole" or spec.copy_encoder:
         yield "The encoder's weights are in that folder."
         return
-    yield f"The encoder itself is not in that folder: it is looked for as `{spec.name}`, and peft"
-    yield 'has to be installed. `model.write_sentence_transformer("NEW")` writes a folder'
-    yield "that needs neither."
+    files = encoder_files(spec)
+    where = "in this machine's folder" if files.is_folder else "under the name"
+    yield f"The encoder itself is not in that folder: it is looked for {where}"
+    yield f"`{files.place}`, by peft, which has to be installed."
+    yield '`model.write_sentence_transformer("NEW")` writes a folder that needs neither.'
 
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"

@@ -48,6 +48,11 @@ class EncoderFiles:
         """Whether it lies on this machine, outside the hub's cache."""
         return Path(self.name).is_dir()
 
+    @property
+    def place(self) -> str:
+        """Where the transformer itself is looked for: a folder of this machine, or a hub name."""
+        return str(Path(self.name, self.subfolder)) if self.is_folder else self.name
+
     def fingerprint(self) -> str:
         """Changes when a local encoder's files do; of a hub name the revision asked for."""
         if not self.is_folder:

@@ -121,9 +121,10 @@ def _write_encoder(folder: Path, encoder: TextEncoder, kept: Kept) -> None:
 
 
 def _base(encoder: TextEncoder) -> dict[str, Any]:
-    files = encoder.files
-    place = str(Path(files.name, files.subfolder)) if files.is_folder else files.name
-    return {"base_model_name_or_path": place, "revision": files.revision}
+    return {
+        "base_model_name_or_path": encoder.files.place,
+        "revision": encoder.files.revision,
+    }
 
 
 def _write_empty_adapter(folder: Path, encoder: TextEncoder, module: str) -> None:

@@ -164,7 +164,23 @@ def test_accuracy_is_no_objective_where_one_answer_is_nearly_always_right(
         ({"hooks": [], "saes": {}}, "nothing is read"),
         ({"hooks": ["resid_post.1", "resid_post.1"]}, "names one twice"),
         ({"space": {"method": "k_spars"}}, "k_sparse"),
-        ({"space": {"method": "knn", "pooling": "tokens"}}, "row a token"),
+        ({"space": {"method": "knn", "pooling": "attention"}}, "or method multiple_instance_"),
+        ({"space": {"method": "multiple_instance_max", "pooling": "mean"}}, "fixed: attention"),
+        ({"space": {"method": "positive_unlabelled"}}, "known"),
+        (
+            {
+                "space": {
+                    "method": "positive_unlabelled",
+                    "known": "positive",
+                    "imbalance": "sqrt",
+                }
+            },
+            "imbalance='sqrt'",
+        ),
+        ({"label_noise": {"rates": [0.2, 0.5]}}, "stay below 0.5"),
+        ({"label_noise": {"flips": ["both"]}}, "must be one of symmetric"),
+        ({"label_noise": {"rates": [1.5]}}, "1.5"),
+        ({"token_noise": {"kind": "clean", "wrong_among_positive": 0.9}}, "class_conditional"),
         ({"space": {"method": "knn", "source": "resid_post.7"}}, "none of"),
         ({"space": {"method": "knn", "neighbours": 3}}, "neighbours"),
     ],

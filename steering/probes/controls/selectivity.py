@@ -19,7 +19,7 @@ from steering.probes.controls.seeds import SeedSummary, over_seeds
 from steering.probes.imbalance import ImbalanceMode, ImbalanceSpec
 from steering.probes.matrices import Array
 from steering.probes.method import ProbeMethod
-from steering.probes.parts import Parts, fit_parts, macro_auroc
+from steering.probes.parts import Judge, Parts, fit_parts, macro_auroc
 
 __all__ = ["Selectivity", "control_labels", "selectivity"]
 
@@ -73,6 +73,7 @@ def selectivity(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     imbalance: ImbalanceSpec | ImbalanceMode = "none",
+    judge: Judge = macro_auroc,
 ) -> Selectivity:
     """Fit real labels and the control task with each seed.
 
@@ -89,9 +90,9 @@ def selectivity(
     ]
     real, control = [], []
     for seed in seeds:
-        real.append(_test_auroc(method, parameters, parts, imbalance, seed))
+        real.append(_judged(method, parameters, parts, imbalance, seed, judge))
         other = _control_parts(parts, type_parts, seed)
-        control.append(_test_auroc(method, parameters, other, imbalance, seed))
+        control.append(_judged(method, parameters, other, imbalance, seed, judge))
     return Selectivity(
         over_seeds(real),
         over_seeds(control),
@@ -100,15 +101,16 @@ def selectivity(
     )
 
 
-def _test_auroc(
+def _judged(
     method: str | ProbeMethod,
     parameters: Mapping[str, Any] | None,
     parts: Parts,
     imbalance: ImbalanceSpec | ImbalanceMode,
     seed: int,
+    judge: Judge,
 ) -> float:
     fitted = fit_parts(method, parameters, parts, imbalance=imbalance, seed=seed)
-    return macro_auroc(fitted.scores(parts.test.x), parts.test.y_NL)
+    return judge(fitted.scores(parts.test.x), parts.test.y_NL)
 
 
 def _control_parts(parts: Parts, types: Sequence[Array], seed: int) -> Parts:

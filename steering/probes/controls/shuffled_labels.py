@@ -19,7 +19,7 @@ from steering.probes.controls.seeds import student_t
 from steering.probes.imbalance import ImbalanceMode, ImbalanceSpec
 from steering.probes.matrices import Array
 from steering.probes.method import ProbeMethod
-from steering.probes.parts import Parts, fit_parts, macro_auroc
+from steering.probes.parts import Judge, Parts, fit_parts, macro_auroc
 
 __all__ = ["ShuffledControl", "shuffled_control", "shuffled_parts"]
 
@@ -73,6 +73,7 @@ def shuffled_control(
     shuffles: int = 5,
     seed: int = 0,
     imbalance: ImbalanceSpec | ImbalanceMode = "none",
+    judge: Judge = macro_auroc,
 ) -> ShuffledControl:
     """Fit, choose and test on shuffled labels, several times.
 
@@ -85,7 +86,7 @@ def shuffled_control(
     for number in range(shuffles):
         shuffled = shuffled_parts(parts, seed=seed * 1000 + number)
         fitted = fit_parts(method, parameters, shuffled, imbalance=imbalance, seed=number)
-        values.append(macro_auroc(fitted.scores(shuffled.test.x), shuffled.test.y_NL))
+        values.append(judge(fitted.scores(shuffled.test.x), shuffled.test.y_NL))
     measured = float(np.std(values, ddof=1))
     spread = max(measured, _null_spread(parts))
     half = student_t(shuffles - 1, CONFIDENCE) * spread / math.sqrt(shuffles)

@@ -37,6 +37,11 @@ class FeatureSpec(BaseModel):
         return self.pooling in TOKEN_POOLINGS
 
     @property
+    def is_bag(self) -> bool:
+        """Whether a probe reads all token rows of a text as one: a bag."""
+        return self.pooling == "attention"
+
+    @property
     def label(self) -> str:
         """How a person would call it."""
         place = " at ".join(name for name in (self.sae, self.hook) if name)

@@ -22,7 +22,7 @@ from steering.probes.imbalance import (
     sample_weights,
 )
 from steering.probes.logistic import calibration
-from steering.probes.matrices import Matrix, as_features, as_labels
+from steering.probes.matrices import Bags, Matrix, as_features, as_labels
 from steering.probes.method import (
     FittedProbe,
     LabelProbe,
@@ -95,6 +95,12 @@ def fit(
         raise BadSteeringInput(
             f"x_train has {x_train.shape[1]} columns, x_validation {x_validation.shape[1]}; "
             "both must come from the same features"
+        )
+    if isinstance(x_train, Bags) != chosen_method.reads_bags:
+        raise BadSteeringInput(
+            f"method={chosen_method.name!r} reads "
+            + ("texts as bags of tokens" if chosen_method.reads_bags else "single rows")
+            + "; multiple_instance methods go with pooling: attention, all others with another"
         )
     y_NL = as_labels(y_train, x_train.shape[0], "y_train")
     y_VL = as_labels(y_validation, x_validation.shape[0], "y_validation")

@@ -7,21 +7,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from steering.errors import BadSteeringInput
 from steering.probes.imbalance import ImbalanceMode, ImbalanceSpec
 from steering.probes.matrices import Array
 from steering.probes.method import ProbeMethod
 from steering.probes.methods import parse_method
-from steering.probes.parts import Parts, fit_parts, macro_auroc
+from steering.probes.parts import Judge, Parts, fit_parts, macro_auroc
 
-__all__ = ["FLIPS", "Flip", "NoisePoint", "flip_labels", "noise_sweep"]
+__all__ = ["FLIPS", "Flip", "NoisePoint", "NoiseSweepSpec", "flip_labels", "noise_sweep"]
 
 Flip = Literal["symmetric", "positive_to_negative", "negative_to_positive"]
 FLIPS: tuple[Flip, ...] = get_args(Flip)
+CHANCE = 0.5
+"""Symmetric noise at which labels say nothing."""
+
+
+class NoiseSweepSpec(BaseModel):
+    """Labels made wrong on purpose, and how much the probe suffers from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    rates: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.1, 0.2, 0.3), min_length=1
+    )
+    """Shares of the items whose label is flipped, in training and validation; 0 is measured too."""
+    flips: tuple[Flip, ...] = Field(default=FLIPS, min_length=1)
+    """symmetric; positive_to_negative: labels were missed; negative_to_positive: false alarms."""
+    seeds: int = Field(default=3, ge=1)
+    """Draws of each rate; an interval needs 3."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        for name in ("rates", "flips"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}={list(values)} names one twice; drop it")
+        if "symmetric" in self.flips and max(self.rates) >= CHANCE:
+            raise ValueError(
+                f"rates={list(self.rates)}: symmetric noise must stay below {CHANCE}, where labels "
+                "say nothing; lower the rates, or ask for one-sided flips alone"
+            )
+        return self
 
 
 def flip_labels(
@@ -57,7 +88,7 @@ class NoisePoint:
     rate: float
     seed: int
     test_auroc: float
-    """Macro, against clean labels; nan where noise left a label with one class only."""
+    """Macro, against clean labels, or as `judge` says; nan where noise left one class only."""
     flipped_share: float
     """Share of the training labels that are wrong."""
 
@@ -70,6 +101,7 @@ def noise_sweep(
     flips: Sequence[Flip] = ("symmetric", "positive_to_negative", "negative_to_positive"),
     seeds: Sequence[int] = (0, 1, 2),
     imbalance: ImbalanceSpec | ImbalanceMode = "none",
+    judge: Judge = macro_auroc,
     on_point: Callable[[NoisePoint], None] | None = None,
 ) -> list[NoisePoint]:
     """Every method on flipped training and validation labels, tested on clean ones.
@@ -79,6 +111,7 @@ def noise_sweep(
 
     Args:
         methods: names; or what to call each -> its method and parameters.
+        judge: of the scores of the test rows.
 
     Raises:
         BadSteeringInput: an unknown method or flip, a rate outside 0 to 1.
@@ -98,7 +131,7 @@ def noise_sweep(
                 continue
             for seed in seeds:
                 for name, method in named.items():
-                    point = _point(parts, name, method, flip, rate, seed, imbalance)
+                    point = _point(parts, name, method, flip, rate, seed, imbalance, judge)
                     out.append(point)
                     if on_point is not None:
                         on_point(point)
@@ -113,6 +146,7 @@ def _point(
     rate: float,
     seed: int,
     imbalance: ImbalanceSpec | ImbalanceMode,
+    judge: Judge,
 ) -> NoisePoint:
     train, validation = (
         flip_labels(part.y_NL, rate, flip, items=part.items, seed=seed * 2 + number)
@@ -123,5 +157,5 @@ def _point(
     if any(y.all(axis=0).any() or not y.any(axis=0).all() for y in (train, validation)):
         return NoisePoint(name, flip, rate, seed, float("nan"), wrong)
     fitted = fit_parts(method, None, noisy, imbalance=imbalance, seed=seed)
-    value = macro_auroc(fitted.scores(parts.test.x), parts.test.y_NL)
+    value = judge(fitted.scores(parts.test.x), parts.test.y_NL)
     return NoisePoint(name, flip, rate, seed, value, wrong)

@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from steering.errors import BadSteeringInput
-from steering.probes.matrices import Array, Matrix, Scaling, as_features, as_labels, is_sparse
+from steering.probes.matrices import Array, Matrix, Scaling, as_features, as_labels
+from steering.probes.noise.scaled_rows import scaled_rows, times_weight
 from steering.probes.scorers import Linear
 
-__all__ = ["FittedPu", "PuSpec", "fit_pu", "pu_risk"]
+__all__ = ["FittedPu", "PuSpec", "fit_pu", "pu_risk", "pu_scorer"]
 
 
 class PuSpec(BaseModel):
@@ -94,18 +95,27 @@ def fit_pu(
     is_known_V = _one(y_validation, x_validation.shape[0], "validation") ^ flip
     share = 1 - spec.positive_share if flip else spec.positive_share
     scaling = Scaling.of(x_train, standardize=spec.standardize)
+    sign = -1.0 if flip else 1.0
     best: tuple[float, Linear, float] | None = None
     for weight_decay in sorted(spec.weight_decay, reverse=True):
-        weight_D, bias = _train(x_train, is_known_N, scaling, share, weight_decay, spec, seed)
-        scorer = Linear(*scaling.unscaled(weight_D, bias))
-        score_V = torch.from_numpy(scorer.scores(x_validation))
+        scorer = pu_scorer(x_train, is_known_N ^ flip, scaling, weight_decay, spec, seed)
+        score_V = torch.from_numpy(sign * scorer.scores(x_validation))
         risk, _ = pu_risk(score_V[is_known_V], score_V[~is_known_V], share)
         if best is None or float(risk) < best[0]:
             best = (float(risk), scorer, weight_decay)
     assert best is not None, "a grid has at least one setting"
+    return FittedPu(best[1], {"weight_decay": best[2]}, best[0])
+
+
+def pu_scorer(
+    x: Matrix, y_N: Array, scaling: Scaling, weight_decay: float, spec: PuSpec, seed: int
+) -> Linear:
+    """Train with one weight decay; higher scores are more surely positive, whichever is known."""
+    flip = spec.known == "negative"
+    share = 1 - spec.positive_share if flip else spec.positive_share
+    weight_D, bias = _train(x, y_N ^ flip, scaling, share, weight_decay, spec, seed)
     sign = -1.0 if flip else 1.0
-    scorer = Linear(sign * best[1].weight_D, sign * best[1].bias)
-    return FittedPu(scorer, {"weight_decay": best[2]}, best[0])
+    return Linear(*scaling.unscaled(sign * weight_D, sign * bias))
 
 
 def _one(y: Any, rows: int, part: str) -> Array:
@@ -127,18 +137,20 @@ def _train(
     spec: PuSpec,
     seed: int,
 ) -> tuple[Array, float]:
-    weight_D = torch.zeros(x.shape[1], requires_grad=True)
+    weight_D1 = torch.zeros(x.shape[1], 1, requires_grad=True)
     bias = torch.zeros(1, requires_grad=True)
     groups: list[dict[str, Any]] = [
-        {"params": [weight_D], "weight_decay": weight_decay},
+        {"params": [weight_D1], "weight_decay": weight_decay},
         {"params": [bias]},
     ]
     optimizer = torch.optim.AdamW(groups, spec.learning_rate, weight_decay=0.0)
     random = np.random.default_rng(seed)
     for _ in range(spec.epochs):
         for known, other in _steps(is_known_N, spec.rows_per_step, random):
-            known_N = _dense(x, known, scaling) @ weight_D + bias
-            other_N = _dense(x, other, scaling) @ weight_D + bias
+            known_N, other_N = (
+                times_weight(scaled_rows(x[rows], scaling), weight_D1)[:, 0] + bias
+                for rows in (known, other)
+            )
             risk, clipped = pu_risk(known_N, other_N, share)
             if clipped:
                 # Algorithm 1: where the second part went below 0, it is driven up again.
@@ -146,7 +158,7 @@ def _train(
             optimizer.zero_grad()
             risk.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return weight_D.detach().double().numpy(), float(bias.detach())
+    return weight_D1[:, 0].detach().double().numpy(), float(bias.detach())
 
 
 def _steps(
@@ -157,9 +169,3 @@ def _steps(
     other = random.permutation(np.flatnonzero(~is_known_N))
     steps = max(1, min(len(is_known_N) // rows_per_step, len(known), len(other)))
     yield from zip(np.array_split(known, steps), np.array_split(other, steps), strict=True)
-
-
-def _dense(x: Matrix, rows: Array, scaling: Scaling) -> Tensor:
-    values = x[rows].toarray() if is_sparse(x) else np.asarray(x[rows])
-    scaled = (values - scaling.shift_D) / scaling.scale_D
-    return torch.from_numpy(scaled.astype(np.float32))

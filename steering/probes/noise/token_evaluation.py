@@ -45,6 +45,17 @@ class NoiseModel(BaseModel):
             )
         return self
 
+    @property
+    def kept(self) -> float:
+        """How much of an AUROC's distance from 0.5 is left in one against the wrong labels."""
+        return 1 - self.wrong_among_positive - self.wrong_among_negative
+
+    def is_possible(self, as_labelled: Interval) -> bool:
+        """Whether this noise can leave such an AUROC against the wrong labels, or one within its
+        interval; nan counts as possible."""
+        reach = 0.5 * self.kept
+        return not (as_labelled.low - 0.5 > reach or 0.5 - as_labelled.high > reach)
+
 
 def evaluate_items(
     token_scores: Array,
@@ -103,10 +114,9 @@ def evaluate_tokens(
         raise BadSteeringInput(f"{y_TL.shape[1]} labels; judge tokens one label at a time")
     found = evaluate(token_scores, y_TL, token_items, seed=seed, resamples=resamples)
     labelled = found.metrics["auroc"]
-    kept = 1 - noise.wrong_among_positive - noise.wrong_among_negative
     # Sampling may put the corrected number beyond what an AUROC can be.
     estimate, low, high = (
-        float(np.clip(0.5 + (value - 0.5) / kept, 0, 1))
+        float(np.clip(0.5 + (value - 0.5) / noise.kept, 0, 1))
         for value in (labelled.estimate, labelled.low, labelled.high)
     )
     clean = Interval(estimate, low, high, labelled.confidence)

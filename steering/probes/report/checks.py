@@ -18,6 +18,7 @@ from steering.probes.controls import (
 )
 from steering.probes.evaluation import evaluate, number_json
 from steering.probes.features import FeatureSpec
+from steering.probes.matrices import Array
 from steering.probes.method import FittedProbe
 from steering.probes.parts import Parts, fit_parts, macro_auroc
 from steering.probes.study import ProbeStudy
@@ -41,13 +42,13 @@ def controls_of(
     """
     parts = study.parts(source, split_seed)
     found = {
-        "shuffled_labels": _tried(lambda: _shuffled(study, parts)),
+        "shuffled_labels": _tried(lambda: _shuffled(study, source, split_seed, parts)),
         "selectivity": _tried(lambda: _selectivity(study, source, split_seed, parts)),
-        **_baselines(study, source, split_seed, parts),
+        **_baselines(study, source, split_seed),
     }
     if raw is not None:
         found["raw_logistic"] = _tried(lambda: _raw(study, raw, split_seed))
-        found["random_latents"] = _tried(lambda: _random_latents(parts, probe))
+        found["random_latents"] = _tried(lambda: _random_latents(study, source, parts, probe))
     return found
 
 
@@ -58,10 +59,15 @@ def _tried(measure: Callable[[], Said]) -> Said:
         return {"value": None, "skipped": str(error)}
 
 
-def _shuffled(study: ProbeStudy, parts: Parts) -> Said:
+def _shuffled(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> Said:
     recipe = study.recipe
     found = shuffled_control(
-        recipe.method, recipe.parameters, parts, seed=recipe.seed, imbalance=recipe.imbalance
+        recipe.method,
+        recipe.parameters,
+        parts,
+        seed=recipe.seed,
+        imbalance=recipe.imbalance,
+        judge=study.judge(study.spec_by_source[source], split_seed),
     )
     expected = {"low": found.low, "high": found.high}
     return {"value": found.mean, "expected": expected, "verdict": found.verdict}
@@ -69,8 +75,8 @@ def _shuffled(study: ProbeStudy, parts: Parts) -> Said:
 
 def _selectivity(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> Said:
     recipe, spec = study.recipe, study.spec_by_source[source]
-    types = None
-    if spec.is_by_token and study.table.tokens is not None:
+    types, is_by_token = None, spec.is_by_token and not spec.is_bag
+    if is_by_token and not study.is_judged_by_text(spec) and study.table.tokens is not None:
         token_S, rows = study.table.tokens.token_S, study.rows(source, split_seed)
         types = tuple(token_S[rows[part]].tolist() for part in ("train", "validation", "test"))
     found = selectivity(
@@ -79,6 +85,7 @@ def _selectivity(study: ProbeStudy, source: str, split_seed: int, parts: Parts) 
         parts,
         types,
         imbalance=recipe.imbalance,
+        judge=study.judge(spec, split_seed),
     )
     return {
         "value": found.difference.mean,
@@ -89,28 +96,35 @@ def _selectivity(study: ProbeStudy, source: str, split_seed: int, parts: Parts) 
     }
 
 
-def _baselines(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> Mapping[str, Said]:
-    texts = study.row_texts(source, split_seed)
+def _baselines(study: ProbeStudy, source: str, split_seed: int) -> Mapping[str, Said]:
+    parts, texts = study.surface(source, split_seed)
+    test = parts.test
     try:
         found = triviality_baselines(parts, texts, label_names=study.label_names)
     except BadSteeringInput as error:
         return {"bag_of_words": {"value": None, "skipped": str(error)}}
     return {
-        name: _with_interval(study, parts, one.test_NL, one.test_auroc)
+        name: _with_interval(study, one.test_NL, test.y_NL, test.items, one.test_auroc)
         for name, one in found.items()
     }
 
 
 def _raw(study: ProbeStudy, raw: FeatureSpec, split_seed: int) -> Said:
-    parts = study.parts_of_spec(raw, split_seed)
-    fitted = fit_parts("logistic_l2", {}, parts, label_names=study.label_names)
+    """Logistic regression; of bags, which it does not read, the probe's own method."""
+    parts, recipe = study.parts_of_spec(raw, split_seed), study.recipe
+    method = (recipe.method, recipe.parameters) if raw.is_bag else ("logistic_l2", {})
+    fitted = fit_parts(*method, parts, label_names=study.label_names)
     score_NL = fitted.scores(parts.test.x)
-    return _with_interval(study, parts, score_NL, macro_auroc(score_NL, parts.test.y_NL))
+    score_NL, y_NL, items = study.judged(raw, split_seed, "test", parts.test, score_NL)
+    found = _with_interval(study, score_NL, y_NL, items, macro_auroc(score_NL, y_NL))
+    return found | {"remark": f"by {recipe.method}"} if raw.is_bag else found
 
 
-def _with_interval(study: ProbeStudy, parts: Parts, score_NL: Any, auroc: float) -> Said:
+def _with_interval(
+    study: ProbeStudy, score_NL: Array, y_NL: Array, items: Array, auroc: float
+) -> Said:
     task = "multilabel" if study.table.labelled.task == "multiclass" else study.table.labelled.task
-    found = evaluate(score_NL, parts.test.y_NL, parts.test.items.tolist(), task=task)
+    found = evaluate(score_NL, y_NL, items.tolist(), task=task)
     interval = found.metrics["auroc"]
     return {
         "value": number_json(auroc),
@@ -119,7 +133,11 @@ def _with_interval(study: ProbeStudy, parts: Parts, score_NL: Any, auroc: float)
     }
 
 
-def _random_latents(parts: Parts, probe: FittedProbe) -> Said:
+def _random_latents(study: ProbeStudy, source: str, parts: Parts, probe: FittedProbe) -> Said:
+    if study.is_judged_by_text(study.spec_by_source[source]):
+        raise BadSteeringInput(
+            "tokens without spans are judged by the text; random latents are not"
+        )
     chosen = probe.columns(0)[:RANDOM_LATENTS]
-    found = random_latents_control(parts, chosen)
+    found = random_latents_control(parts.as_rows(), chosen)
     return {"value": found.mean, "low": found.low, "high": found.high, "latents": len(chosen)}

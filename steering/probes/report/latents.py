@@ -52,7 +52,7 @@ def latents_of(
     wishes: LatentWishes,
 ) -> list[Said]:
     """The latents that tell each label best, as JSON."""
-    parts = study.parts(source, split_seed)
+    parts = study.parts(source, split_seed).as_rows()
     count = max(1, wishes.top // len(study.label_names))
     norms_F = sae.W_dec_FD.norm(dim=1).cpu().numpy()
     said: list[Said] = []

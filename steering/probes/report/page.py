@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from steering.probes.report.pictures import curves_png
-
-__all__ = ["Finding", "Section", "Table", "interval_text", "number_text", "page", "trial_page"]
+__all__ = ["Finding", "Section", "Table", "interval_text", "number_text", "page"]
 
 Said = Mapping[str, Any]
 TEMPLATE = "page.html.j2"
@@ -72,24 +70,6 @@ def page(
     return text
 
 
-def trial_page(said: Said) -> str:
-    """One trial, from its JSON."""
-    config = said["about"]["config"]
-    title = f"probe: {config.get('method', '')} on {said['best']}, {config['pooling']}"
-    labels = said["test"]["labels"]
-    picture = curves_png([(label["name"], label) for label in labels])
-    sections = [
-        label_section(said["labels"]),
-        sources_section(said),
-        Section("Test rows of the first split", table=_labels_table(said), picture=picture),
-        controls_section(said),
-        *latent_sections(said["latents"]),
-    ]
-    subtitle = f"{said['about']['model']}; {said['test']['rows']} test rows of "
-    subtitle += f"{said['test']['items']} items; intervals over items, 95%"
-    return page(title, subtitle, findings_of(said), [s for s in sections if s is not None])
-
-
 def findings_of(said: Said) -> list[Finding]:
     """What a reader should know first: the number, and what speaks against it."""
     auroc, controls = said["test"]["metrics"]["auroc"], said["controls"]
@@ -123,22 +103,6 @@ def label_section(labels: Said) -> Section:
     return Section("Labels", note, Table(["<label", "texts", "items", "share"], rows))
 
 
-def sources_section(said: Said) -> Section:
-    """Each source over the splits."""
-    rows = []
-    for one in said["sources"]:
-        spread = one.get("test_auroc_over_splits", {})
-        own = [one["source"], number_text(one["validation"]["auroc"])]
-        own += [number_text(one["test"][name]) for name in ("auroc", "auprc", "macro_f1")]
-        own += [f"{number_text(spread.get('low'))} to {number_text(spread.get('high'))}"]
-        own += [number_text(one.get("l0"), 1), number_text(one.get("fvu"))]
-        rows.append((one["source"] == said["best"], own))
-    heads = ["<source", "validation AUROC", "test AUROC", "AUPRC", "macro F1"]
-    heads += ["AUROC over splits", "L0", "FVU"]
-    note = "Means over the splits; the best was chosen on validation."
-    return Section("Sources", note, Table(heads, rows))
-
-
 def controls_section(said: Said) -> Section | None:
     """Controls beside the number itself."""
     if not said["controls"]:
@@ -146,7 +110,7 @@ def controls_section(said: Said) -> Section | None:
     rows = [(True, ["this probe", interval_text(said["test"]["metrics"]["auroc"]), ""])]
     for name, one in said["controls"].items():
         value = {"estimate": one.get("value"), "low": one.get("low"), "high": one.get("high")}
-        remark = one.get("skipped") or one.get("verdict") or ""
+        remark = one.get("skipped") or one.get("verdict") or one.get("remark") or ""
         if one.get("expected"):
             low, high = one["expected"]["low"], one["expected"]["high"]
             remark += f"; expected {low:.3f} to {high:.3f}"
@@ -179,23 +143,6 @@ def interval_text(interval: Said) -> str:
         return number_text(interval["estimate"])
     low, high = number_text(interval["low"]), number_text(interval["high"])
     return f"{number_text(interval['estimate'])} [{low}, {high}]"
-
-
-def _labels_table(said: Said) -> Table:
-    rows = [
-        (
-            False,
-            [
-                label["name"],
-                f"{label['positives']} of {label['rows']}",
-                interval_text(label["auroc"]),
-                interval_text(label["auprc"]),
-                interval_text(label["f1"]),
-            ],
-        )
-        for label in said["test"]["labels"]
-    ]
-    return Table(["<label", "positives", "AUROC", "AUPRC", "F1"], rows)
 
 
 def _plain(section: Section) -> dict[str, Any]:

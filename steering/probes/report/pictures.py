@@ -89,7 +89,34 @@ def quality_png(rows: Sequence[Row], over: str, raw: float | None) -> bytes:
     return _drawn(draw, 1)
 
 
-def _drawn(draw: Callable[..., None], columns: int) -> bytes:
+def noise_png(lines_by_panel: Mapping[str, Mapping[str, Sequence[Row]]]) -> bytes:
+    """AUROC over the share of wrong labels, a panel a kind of wrong, a colour a probe.
+
+    Args:
+        lines_by_panel: panel -> probe -> points with `rate`, `auroc`, `low` and `high`.
+    """
+
+    def draw(*panels: Axes) -> None:
+        for axes, (title, lines) in zip(panels, lines_by_panel.items(), strict=True):
+            for (name, points), colour in zip(lines.items(), COLOURS[:MAX_CURVES], strict=False):
+                known = [point for point in points if point["auroc"] is not None]
+                x, y = [p["rate"] for p in known], [p["auroc"] for p in known]
+                axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.3, label=name)
+                sure = [point for point in known if point["low"] is not None]
+                axes.fill_between(
+                    [p["rate"] for p in sure], [p["low"] for p in sure], [p["high"] for p in sure],
+                    color=colour, alpha=0.13, linewidth=0,
+                )  # fmt: skip
+            axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+            axes.set(title=title, xlabel="share of labels flipped")
+        panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 1.01))
+        panels[0].set_ylabel("test AUROC, clean labels")
+        panels[0].legend(frameon=False, fontsize=6)
+
+    return _drawn(draw, len(lines_by_panel), sharey=True)
+
+
+def _drawn(draw: Callable[..., None], columns: int, *, sharey: bool = False) -> bytes:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -98,7 +125,7 @@ def _drawn(draw: Callable[..., None], columns: int) -> bytes:
     with rc_context(style):
         figure = Figure(figsize=(4.2 * columns, 3.2), layout="constrained")
         FigureCanvasAgg(figure)
-        draw(*(figure.add_subplot(1, columns, place + 1) for place in range(columns)))
+        draw(*figure.subplots(1, columns, squeeze=False, sharey=sharey)[0])
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=160)
     return file.getvalue()

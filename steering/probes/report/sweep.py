@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from steering.errors import BadSteeringInput
 from steering.probes.controls.quiver import Arrow, quiver_gain
+from steering.probes.report.levels import levels_section
 from steering.probes.report.page import (
     Finding,
     Section,
@@ -25,11 +26,13 @@ from steering.probes.report.page import (
 )
 from steering.probes.report.pictures import curves_png, layers_png, quality_png
 from steering.probes.report.trial import REPORT_FILE
+from steering.probes.report.wrong_labels import noise_rows, noise_section
 
 __all__ = ["write_sweep_report"]
 
 Said = Mapping[str, Any]
 CURVES = 4
+NOISE_LINES = 6
 
 
 class FinishedProbe(Protocol):
@@ -45,17 +48,22 @@ class FinishedProbe(Protocol):
 
 
 def write_sweep_report(trials: Sequence[FinishedProbe], folder: Path) -> Sequence[Path]:
-    """Write probes.html, probes.csv and saes.csv; the page first. Raises OSError."""
+    """Write probes.html, probes.csv, saes.csv and label_noise.csv; the page first.
+
+    The last two only where there is something for them. Raises OSError.
+    """
     said = {
         one.trial: json.loads((one.folder / "report" / REPORT_FILE).read_text()) for one in trials
     }
     ranked = sorted(said, key=lambda trial: -_validation(said[trial]))
     best = said[ranked[0]]
     quality = _sae_rows(said)
+    noise = list(noise_rows({trial: said[trial] for trial in ranked}))
     files = {
         "probes.html": _page(said, ranked, best, quality),
         "probes.csv": _csv(_trial_rows(said, ranked)),
         **({"saes.csv": _csv(quality)} if quality else {}),
+        **({"label_noise.csv": _csv(noise)} if noise else {}),
     }
     for name, text in files.items():
         (folder / name).write_text(text)
@@ -71,7 +79,9 @@ def _page(said: Mapping[str, Said], ranked: Sequence[str], best: Said, quality: 
             picture=curves_png(_curves(said, ranked)),
         ),
         _layer_section(said),
+        levels_section(best),
         controls_section(best),
+        noise_section({_way(trial, said[trial]): said[trial] for trial in ranked[:NOISE_LINES]}),
         *_quality_sections(said, quality),
         label_section(best["labels"]),
         *latent_sections(_latents(said, ranked)),
@@ -131,6 +141,12 @@ def _table_section(said: Mapping[str, Said], ranked: Sequence[str]) -> Section:
     heads += ["test AUROC", "test AUPRC", "test F1", "shuffled", "selectivity"]
     note = "Best on validation first. Shuffled labels should give 0.5."
     return Section("Ways of probing", note, Table(heads, rows))
+
+
+def _way(trial: str, one: Said) -> str:
+    config = one["about"]["config"]
+    source = "SAE" if one["best"] in one["about"]["saes"] else one["best"]
+    return f"{trial}: {config['method']}, {source}, {config['pooling']}"
 
 
 def _curves(said: Mapping[str, Said], ranked: Sequence[str]) -> list[tuple[str, Said]]:

@@ -8,18 +8,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from steering.errors import BadSteeringInput
 from steering.probes.controls import over_seeds
 from steering.probes.controls.seeds import MIN_SEEDS
 from steering.probes.evaluation import number_json
 from steering.probes.features import FeatureSpec
 from steering.probes.method import FittedProbe
+from steering.probes.noise.label_flips import NoiseSweepSpec
+from steering.probes.noise.token_evaluation import NoiseModel
 from steering.probes.profile import profile
 from steering.probes.report.checks import controls_of
+from steering.probes.report.levels import levels_of
+from steering.probes.report.wrong_labels import noise_curves
 from steering.probes.study import REPORTED, Fit, ProbeStudy, mean_of
 
-__all__ = ["REPORT_FILE", "TrialReport", "write_trial_report"]
+__all__ = ["REPORT_FILE", "ReportWishes", "TrialReport", "write_trial_report"]
 
 REPORT_FILE = "probe.json"
+
+
+@dataclass(frozen=True)
+class ReportWishes:
+    """What is measured beside the number itself."""
+
+    controls: bool = True
+    label_noise: NoiseSweepSpec | None = None
+    """Labels made wrong on purpose; None for no such sweep."""
+    token_noise: NoiseModel | None = None
+    """What is declared of token labels, see `levels_of`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,10 @@ class TrialReport:
     test: Mapping[str, Any]
     """The best source on the test rows of the first split, with intervals and curves."""
     controls: Mapping[str, Mapping[str, Any]]
+    levels: Mapping[str, Any] | None = None
+    """By text and by token, see `levels_of`; None for pooled features."""
+    label_noise: Mapping[str, Any] | None = None
+    """`curves` as `noise_curves`, or why there are none; None if not asked for."""
     latents: Sequence[Mapping[str, Any]] = ()
     """The best single latents of the best SAE."""
 
@@ -48,7 +68,7 @@ class TrialReport:
         best: str,
         probe: FittedProbe,
         *,
-        controls: bool,
+        wishes: ReportWishes,
         about: Mapping[str, Any],
         raw: FeatureSpec | None = None,
     ) -> TrialReport:
@@ -56,7 +76,6 @@ class TrialReport:
 
         Args:
             probe: of the best source on the first split, loaded back.
-            controls: whether controls are measured.
             raw: see `controls_of`.
         """
         split_seed = next(fit.split_seed for fit in fits if fit.source == best)
@@ -69,7 +88,9 @@ class TrialReport:
                 _source(source, fits, saes.get(source, {})) for source in study.spec_by_source
             ],
             test=study.evaluate(probe, best, split_seed, "test").as_json(),
-            controls=controls_of(study, best, split_seed, probe, raw) if controls else {},
+            controls=controls_of(study, best, split_seed, probe, raw) if wishes.controls else {},
+            levels=levels_of(study, best, split_seed, probe, wishes.token_noise),
+            label_noise=_label_noise(study, best, split_seed, wishes.label_noise),
         )
 
     def with_latents(self, latents: Sequence[Mapping[str, Any]]) -> TrialReport:
@@ -94,6 +115,8 @@ class TrialReport:
                 "sources": list(self.sources),
                 "test": dict(self.test),
                 "controls": {name: dict(said) for name, said in self.controls.items()},
+                "levels": self.levels,
+                "label_noise": self.label_noise,
                 "latents": list(self.latents),
             }
         )
@@ -101,7 +124,7 @@ class TrialReport:
 
 def write_trial_report(report: TrialReport, folder: Path) -> None:
     """Write the JSON, and a page of this trial alone."""
-    from steering.probes.report.page import trial_page
+    from steering.probes.report.trial_page import trial_page
 
     folder.mkdir(parents=True, exist_ok=True)
     said = report.to_json()
@@ -115,6 +138,17 @@ def _known(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_known(value) for value in tree]
     return number_json(tree) if isinstance(tree, float) else tree
+
+
+def _label_noise(
+    study: ProbeStudy, source: str, split_seed: int, spec: NoiseSweepSpec | None
+) -> dict[str, Any] | None:
+    if spec is None:
+        return None
+    try:
+        return {"curves": noise_curves(study, source, split_seed, spec)}
+    except BadSteeringInput as error:
+        return {"skipped": str(error)}
 
 
 def _source(source: str, fits: Sequence[Fit], about: Mapping[str, Any]) -> dict[str, Any]:

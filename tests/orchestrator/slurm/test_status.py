@@ -177,12 +177,13 @@ def test_without_slurm_the_jobs_own_files_are_shown(
 
 def test_an_up_has_one_keeper(tmp_path: Path) -> None:
     folder = SlurmFolder(tmp_path)
-    folder.keeper_beat.write_text(json.dumps({**vars(KEEPER), "pid": 1, "host": "elsewhere"}))
+    other = {**vars(KEEPER), "pid": 1, "host": "elsewhere", "at": time.time()}
+    folder.keeper_beat.write_text(json.dumps(other))
 
     with pytest.raises(AlreadyKept, match="process 1 on elsewhere"), KeeperPost(folder):
         pass
 
-    silent = {**vars(KEEPER), "pid": 1, "host": "elsewhere", "at": time.time() - 1000.0}
+    silent = {**other, "at": time.time() - 1000.0}
     folder.keeper_beat.write_text(json.dumps(silent))
     with KeeperPost(folder) as post:
         post.beat()

@@ -18,30 +18,7 @@ from steering.probes.noise.subsampling import at_most_per_item, subsample_negati
 from steering.probes.noise.token_bags import TokenBags, pool_scores, score_tokens
 from steering.probes.noise.token_evaluation import NoiseModel, evaluate_items, evaluate_tokens
 from steering.probes.ranking_metrics import auroc
-from tests.steering.probes.planted_rows import directions, latents, parted
-
-
-def _haystack(
-    items: int, seed: int, *, hay_is_raised: bool = False, width: int = 8
-) -> tuple[TokenBags, Any]:
-    """A needle in each positive item, and which tokens are needles.
-
-    Raised is the hay of items without a needle, so far that means tell nothing.
-    """
-    random = np.random.default_rng(seed)
-    y = random.random(items) < 0.5
-    lengths = random.integers(20, 40, items)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    x = random.normal(size=(int(offsets[-1]), width)).astype(np.float32)
-    needle = np.zeros(int(offsets[-1]), dtype=bool)
-    for item in range(items):
-        own = slice(int(offsets[item]), int(offsets[item + 1]))
-        if y[item]:
-            needle[own.start + random.integers(0, lengths[item])] = True
-        elif hay_is_raised:
-            x[own, 0] += 7.0 / lengths[item]
-    x[needle, 0] += 7.0
-    return TokenBags.of(x, offsets, y), needle
+from tests.steering.probes.planted_rows import directions, haystack, latents, parted
 
 
 def _tokens(bags: TokenBags) -> Any:
@@ -51,12 +28,12 @@ def _tokens(bags: TokenBags) -> Any:
 
 @pytest.fixture(scope="module")
 def haystacks() -> tuple[Any, ...]:
-    return _haystack(240, 0)[0], _haystack(100, 1)[0], *_haystack(200, 2)
+    return haystack(240, 0)[0], haystack(100, 1)[0], *haystack(200, 2)
 
 
 def test_the_best_token_finds_the_needle_that_token_probes_miss() -> None:
-    train, validation = (_haystack(200, seed, hay_is_raised=True)[0] for seed in (0, 1))
-    test, needle = _haystack(200, 2, hay_is_raised=True)
+    train, validation = (haystack(200, seed, hay_is_raised=True)[0] for seed in (0, 1))
+    test, needle = haystack(200, 2, hay_is_raised=True)
     naive = fit(
         "logistic_l2", {"c": (1.0,)}, train.values_TD, _tokens(train),
         validation.values_TD, _tokens(validation),
@@ -116,7 +93,7 @@ def test_training_bags_is_repeatable_leaves_torchs_dice_alone_and_takes_sparse_t
 
 
 def test_several_labels_are_scored_apart() -> None:
-    bags, _ = _haystack(120, 3)
+    bags, _ = haystack(120, 3)
     both = TokenBags.of(
         bags.values_TD, bags.offsets_I1, np.concatenate([bags.y_IL, ~bags.y_IL], axis=1)
     )
@@ -289,6 +266,9 @@ def test_tokens_are_judged_only_under_a_declared_noise_model() -> None:
     assert found["auroc"].low < clean < found["auroc"].high
     true = evaluate_tokens(score, is_true, items, NoiseModel(kind="clean"), resamples=10)
     assert true["auroc"].estimate == pytest.approx(clean)
+    assert model.is_possible(found["auroc_as_labelled"])
+    too_noisy = NoiseModel(kind="class_conditional", wrong_among_positive=0.9)
+    assert not too_noisy.is_possible(found["auroc_as_labelled"])
     with pytest.raises(ValueError, match="must be below 1"):
         NoiseModel(kind="class_conditional", wrong_among_positive=0.9, wrong_among_negative=0.2)
     with pytest.raises(ValueError, match="clean has no wrong labels"):
