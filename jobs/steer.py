@@ -87,7 +87,7 @@ class Steer(JobKind):
     default_metric = "overall"
 
     def parameters(self) -> Mapping[str | None, type[BaseModel]]:
-        return dict(parameters_by_method())
+        return {name: model for name, model in parameters_by_method().items()}  # noqa: C416
 
     def implied_space(self, setup: SteerSetup) -> Mapping[str, Sequence[Any]]:
         method = implied_method(setup)

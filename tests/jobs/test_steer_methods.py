@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from jobs.kind import SweepUnusable
+from jobs.kind import InputArtefact, SweepUnusable, TrialContext
+from jobs.probe import Probe
+from jobs.runners.steer_results import notes_of
 from jobs.runners.steer_texts import drawing_prompts
 from jobs.steer import Steer
 from jobs.steer_setup import DrawingSpec, SteerSetup
@@ -24,9 +27,11 @@ from steering.directions.contrast_spec import ContrastSpec
 from steering.directions.contrasting import contrast
 from steering.directions.each_style import one_vs_rest
 from steering.errors import BadSteeringInput
+from steering.probes.method import FittedProbe
 from steering.prompt_banks import find_bank
 from steering.vectors import load_vectors
-from tests.jobs.steer_trials import finished, runner_of, sae_folder, setup_of
+from tests.jobs.bread_texts import write_texts
+from tests.jobs.steer_trials import NUM_PROMPTS, finished, runner_of, sae_folder, setup_of
 from tests.sae.tiny_model import D_MODEL, build_tiny_model
 
 
@@ -68,12 +73,28 @@ def test_a_direction_of_answers_says_how_alike_its_draws_are_and_shares_them(
     assert direction["generation"]["seed"] == 3
     assert set(direction["cosine_between_draws"]) == {"resid_post.0", "resid_post.1"}
     assert load_vectors(tmp_path / "a").hooks == ("resid_post.1",)
+    assert "The mean of 2 draws: two" in (tmp_path / "a" / "report" / "answers.md").read_text()
     (kept,) = (cache_dir() / "steering" / "drawn").glob("*.jsonl")
     assert len(kept.read_text().splitlines()) == 2 * 2 * 3
     drawn(model, draws=2, draw_seed=3, pooling="last", layer=0).attach(None)
     assert len(kept.read_text().splitlines()) == 2 * 2 * 3  # another direction of the same answers
     drawn(model, draws=2, draw_seed=4).attach(None)
     assert len(list(kept.parent.glob("*.jsonl"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("spread", "said"),
+    [
+        (None, "One draw: how much of the direction is chance is not known"),
+        ({"mean": 0.9, "least": 0.8}, "cosine of 0.90 on average, of 0.80 at least.$"),
+        ({"mean": 0.1, "least": 0.0}, "Much of it is chance: more draws, or more prompts"),
+    ],
+)
+def test_how_steady_a_direction_is_stands_above_its_answers(spread: Any, said: str) -> None:
+    found = {"draws": 3, "cosine_between_draws": {"resid_post.1": spread}}
+    (note,) = notes_of(found, "resid_post.1")
+    assert re.search(said, note)
+    assert notes_of({"num_texts": 3}, "resid_post.1") == []
 
 
 def test_no_direction_is_drawn_from_prompts_that_the_sweep_is_measured_by() -> None:
@@ -185,6 +206,39 @@ def test_a_probes_weights_are_steered_with(model: Path, tmp_path: Path) -> None:
         runner_of(setup, method="probe", layer=None).attach(None)
     with pytest.raises(SweepUnusable, match="no label 'kind'; it has toxic, rude"):
         runner_of(setup, method="probe", layer=None, label="kind").attach(None)
+
+
+def test_a_probe_of_another_sweep_is_steered_with(model: Path, tmp_path: Path) -> None:
+    data = {
+        "files": str(write_texts(tmp_path / "texts.jsonl")),
+        "label": "bread",
+        "item": "who",
+    }
+    setup = {
+        "model": {"name": str(model)},
+        "data": data,
+        "hooks": ["resid_post.0"],
+        "read": {"max_tokens": 48},
+        "seeds": 1,
+        "controls": False,
+    }
+    config = {"method": "mass_mean", "pooling": "max"}
+    made = Probe().runner(TrialContext("sweep", "t0000", config, setup, 0, 1, "cpu"))
+    made.attach(None)
+    made.advance(1, 1, 300.0)
+    (tmp_path / "probe").mkdir()
+    made.finish(tmp_path / "probe")
+    needed = InputArtefact("p", "probe", "other", "0" * 64, {}, tmp_path / "probe")
+    setup = {**probe_setup(model, Path("unused")), "probe": "needs"}
+    runner = runner_of(setup, (needed,), method="probe", layer=None)
+    runner.attach(None)
+    (tmp_path / "vectors").mkdir()
+    runner.advance(NUM_PROMPTS, NUM_PROMPTS, 300.0)
+    record = runner.finish(tmp_path / "vectors").record
+    assert record["steering"]["hook"] == "resid_post.0"
+    expected_D = FittedProbe.load(tmp_path / "probe" / "probe").weights()[0]
+    own = load_vectors(tmp_path / "vectors").unit("resid_post.0")
+    assert cosine(own, torch.from_numpy(expected_D).float()) > 0.999
 
 
 def test_a_probe_of_latents_or_of_another_model_is_refused(model: Path, tmp_path: Path) -> None:
