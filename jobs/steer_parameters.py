@@ -156,15 +156,18 @@ _BY_NAME: Mapping[str, type[SteerParameters]] = {
     "sae_mean_difference": SaeDifferenceParameters,
     "probe": ProbeWeightsParameters,
 }
-_TAKES: Mapping[str, Sequence[str]] = {
-    "given": ("vectors",),
-    "sae_latent": ("sae",),
-    "composed": ("groups",),
-    "one_vs_rest": ("groups",),
-    "probe": ("probe",),
-    "sae_mean_difference": ("contrast", "sae"),
+_CONTRAST = (("contrast",),)
+_TAKES: Mapping[str, Sequence[Sequence[str]]] = {
+    "given": (("vectors",),),
+    "sae_latent": (("sae",),),
+    "composed": (("groups",),),
+    "one_vs_rest": (("groups",),),
+    "probe": (("probe",),),
+    "generated": (("contrast",), ("groups",)),
+    "sae_mean_difference": (("contrast", "sae"),),
 }
-"""Method -> the keys of the setup that it makes its direction of; all others: a contrast."""
+"""Method -> the keys of the setup that it makes its direction of, in one way or another; all other
+methods: a contrast."""
 
 
 def parameters_by_method() -> Mapping[str, type[BaseModel]]:
@@ -198,27 +201,26 @@ def method_faults(setup: SteerSetup, config: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _takes(method: str) -> Sequence[str]:
-    return _TAKES.get(method, ("contrast",))
-
-
 def _source_fault(setup: SteerSetup, method: str) -> str | None:
-    lacking = [key for key in _takes(method) if getattr(setup, key) is None]
-    if setup.contrast is not None and "contrast" not in _takes(method):
-        fitting = [name for name in parameters_by_method() if _fits(setup, name)]
+    ways = _TAKES.get(method, _CONTRAST)
+    lacking = [[key for key in keys if getattr(setup, key) is None] for keys in ways]
+    if setup.contrast is not None and not any("contrast" in keys for keys in ways):
+        fitting = [name for name in parameters_by_method() if _fits_contrast(setup, name)]
         return f"method={method!r} makes nothing of a contrast; use one of {', '.join(fitting)}"
-    if "contrast" in lacking:
-        return f"method={method!r} makes a direction of texts; give contrast: ..."
-    if lacking:
-        return f"method={method!r} needs {lacking[0]}: ..., which is not there; give it"
-    if setup.sae is not None and not setup.layers and "sae" not in _takes(method):
+    if [] not in lacking:
+        if "contrast" in lacking[0]:
+            return f"method={method!r} makes a direction of texts; give contrast: ..."
+        return f"method={method!r} needs {lacking[0][0]}: ..., which is not there; give it"
+    if setup.sae is not None and not setup.layers and not any("sae" in keys for keys in ways):
         return f"method={method!r} needs layers: ..., at which to steer, such as [10, 15]; give it"
     return None
 
 
-def _fits(setup: SteerSetup, method: str) -> bool:
-    takes = _takes(method)
-    return "contrast" in takes and all(getattr(setup, key) is not None for key in takes)
+def _fits_contrast(setup: SteerSetup, method: str) -> bool:
+    return any(
+        "contrast" in keys and all(getattr(setup, key) is not None for key in keys)
+        for keys in _TAKES.get(method, _CONTRAST)
+    )
 
 
 def _drawing_faults(setup: SteerSetup, config: Mapping[str, Any]) -> list[str]:

@@ -114,15 +114,15 @@ def _vectors_of(
     if isinstance(parameters, SaeDifferenceParameters):
         return sae_difference(lm, setup, parameters, prompts, inputs)
     hook = setup.hook_of(parameters.layer)
-    if isinstance(parameters, ComposedParameters | OneVsRestParameters):
-        assert setup.groups is not None
-        groups = found_groups(setup.groups, inputs)
-        if isinstance(parameters, OneVsRestParameters):
-            return one_vs_rest_vectors(lm, setup, groups, parameters), hook, {}
-        vectors, hook, composition = composed_vectors(lm, setup, groups, parameters)
-        return vectors, hook, {"composition": composition}
     if isinstance(parameters, GeneratedParameters):
         towards = instruction_of(setup, inputs)
         return generated(lm, setup, parameters, prompts, towards), hook, {}
-    assert isinstance(parameters, ContrastParameters)
-    return contrasted(lm, setup, parameters), hook, {}
+    if isinstance(parameters, ContrastParameters):
+        return contrasted(lm, setup, parameters), hook, {}
+    assert setup.groups is not None
+    groups = found_groups(setup.groups, inputs)
+    if isinstance(parameters, OneVsRestParameters):
+        return one_vs_rest_vectors(lm, setup, groups, parameters), hook, {}
+    assert isinstance(parameters, ComposedParameters)
+    vectors, hook, composition = composed_vectors(lm, setup, groups, parameters)
+    return vectors, hook, {"composition": composition}

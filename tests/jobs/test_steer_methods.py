@@ -160,6 +160,8 @@ def test_a_group_is_steered_towards_by_its_texts_alone(
     texts, labels = zip(*rows, strict=True)
     expected = one_vs_rest(lm, texts, labels, ["resid_post.1"], "mean")["sailor"]
     assert cosine(own, expected.unit("resid_post.1")) > 0.999
+    asked = runner_of(setup, method="generated", draws=1, draw_temperature=0)
+    asked.attach(None)  # a group may be asked for in words as well
     vectors_alone = {"data": {"files": "styles.jsonl", "vector": "style"}, "target": "sailor"}
     checked = SteerSetup.model_validate({**setup, "groups": {**vectors_alone, "embedding": "e"}})
     (said,) = Steer().check(checked, {"method": "one_vs_rest", "layer": 1})
@@ -263,6 +265,8 @@ WITH_SAE = CONTRAST + "sae: {folder: somewhere}\n"
 
 
 def parsed(source: str, space: str) -> Any:
+    if "contrast" not in source and "groups" not in source:
+        source += "\neffect: {contrast: {builtin: formal}}"
     return parse_sweep(SWEEP.replace("SOURCE", source).replace("SPACE", space))
 
 
@@ -276,8 +280,8 @@ def test_methods_of_one_source_are_searched_together() -> None:
     assert parsed(WITH_SAE + "layers: [8]", beside).trials == 2
     assert parsed(WITH_SAE, "{num_latents: {choice: [10, 100]}}").trials == 2
     groups = "layers: [8]\ngroups: {target: debugger, data: {builtin: python-docs}}"
-    both = "{method: {choice: [composed, one_vs_rest]}, tau: {choice: [0.01, 0.1]}}"
-    assert parsed(groups, both).trials == 3
+    ways = "{method: {choice: [composed, one_vs_rest, generated]}, tau: {choice: [0.01, 0.1]}}"
+    assert parsed(groups, ways).trials == 4
 
 
 @pytest.mark.parametrize(
@@ -295,6 +299,7 @@ def test_methods_of_one_source_are_searched_together() -> None:
         ),
         (CONTRAST + "layers: [8]", "{method: sae_mean_difference}", "needs sae: .* give it"),
         (CONTRAST + "layers: [8]", "{method: one_vs_rest}", "makes nothing of a contrast; use one"),
+        ("vectors: v", "{method: generated}", "makes a direction of texts; give contrast"),
         (WITH_SAE, "{method: logistic}", "'logistic' needs layers: "),
         (WITH_SAE, "{method: sae_latent}", "makes nothing of a contrast; .*sae_mean_difference"),
         (WITH_SAE, "{pooling: max}", "pooling: must be one of mean, last, first; got 'max'"),
