@@ -13,7 +13,7 @@ from jobs.input_files import missing_files
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
 from jobs.language_model_bytes import ANSWERING_BYTES, language_model_bytes
 from jobs.steer_parameters import implied_method, method_faults, parameters_by_method
-from jobs.steer_setup import NEEDS, SteerSetup
+from jobs.steer_setup import NEEDS, PROBE_REPORT, SteerSetup
 from sae.hooks import check_hook
 from sae.model_shapes import known_shapes
 from sae.stream_errors import UnknownHook
@@ -124,9 +124,10 @@ class Steer(JobKind):
         ):
             if isinstance(prompts, str) and Path(prompts).suffix:
                 faults += missing_files(prompts, key)
-        for name in ("vectors", "probe"):
-            if getattr(setup, name) not in (None, NEEDS):
-                faults += missing_files(getattr(setup, name), (name,))
+        if setup.vectors not in (None, NEEDS):
+            faults += missing_files(setup.vectors, ("vectors",))
+        if setup.probe not in (None, NEEDS):
+            faults += missing_files(str(Path(setup.probe) / PROBE_REPORT), ("probe",))
         if setup.groups is not None:
             faults += setup.groups.faults_here()
         return faults

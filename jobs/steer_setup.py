@@ -15,9 +15,11 @@ from steering.generation.spec import GenerationSpec
 from steering.measures.effect import EffectSpec
 from steering.sae_limits import SaeLimits
 
-__all__ = ["INSTRUCTIONS", "NEEDS", "DrawingSpec", "Site", "SteerSetup"]
+__all__ = ["INSTRUCTIONS", "NEEDS", "PROBE_REPORT", "DrawingSpec", "Site", "SteerSetup"]
 
 Site = Literal["resid_post", "resid_pre", "mlp_out", "attn_out"]
+PROBE_REPORT = "report/probe.json"
+"""What says, in a probe's folder, where it reads and which labels it has."""
 DEFAULT_NUM_PROMPTS = 24
 MIN_PROMPTS = 4
 

@@ -13,7 +13,7 @@ from typing import Any
 from jobs.kind import InputArtefact
 from jobs.runners.needed_inputs import folder_of, needed
 from jobs.steer_parameters import GivenParameters, ProbeWeightsParameters
-from jobs.steer_setup import NEEDS, SteerSetup
+from jobs.steer_setup import NEEDS, PROBE_REPORT, SteerSetup
 from sae.language_model import LanguageModel
 from steering.directions.measured_norms import with_norms
 from steering.directions.probe_directions import probe_vectors
@@ -23,7 +23,7 @@ from steering.vectors import SteeringVectors, load_vectors
 
 __all__ = ["given", "probed"]
 
-PROBE, REPORT = "probe", "report/probe.json"
+PROBE = "probe"
 
 
 def given(
@@ -62,9 +62,11 @@ def probed(
     """
     assert setup.probe is not None
     folder = _folder(setup.probe, "probe", parameters.input, inputs)
-    if not (folder / REPORT).is_file():
-        raise BadSteeringInput(f"{folder} has no {REPORT}; name the folder of a finished probe")
-    said: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    if not (folder / PROBE_REPORT).is_file():
+        raise BadSteeringInput(
+            f"{folder} has no {PROBE_REPORT}; name the folder of a finished probe"
+        )
+    said: dict[str, Any] = json.loads((folder / PROBE_REPORT).read_text(encoding="utf-8"))
     hook = str(said["best"])
     _check_readable(said, setup)
     place = _label_of(said, parameters.label)

@@ -210,6 +210,14 @@ def test_a_probes_weights_are_steered_with(model: Path, tmp_path: Path) -> None:
         runner_of(setup, method="probe", layer=None, label="kind").attach(None)
 
 
+def test_files_that_are_not_there_are_said_before_anything_runs(tmp_path: Path) -> None:
+    drawing = {"prompts": str(tmp_path / "nothing.txt")}
+    setup = probe_setup(Path("m"), tmp_path / "no-probe", drawing=drawing)
+    faults = dict(Steer().check_here(SteerSetup.model_validate(setup)))
+    assert set(faults) == {("probe",), ("drawing", "prompts")}
+    assert "no-probe" in faults["probe",]
+
+
 def test_a_probe_of_another_sweep_is_steered_with(model: Path, tmp_path: Path) -> None:
     data = {
         "files": str(write_texts(tmp_path / "texts.jsonl")),
