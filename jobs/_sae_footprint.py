@@ -33,8 +33,8 @@ def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) ->
     """Peak bytes and work per token of one SAE and of the stream it trains on.
 
     A model whose precision the sweep leaves open is counted in float32, as it runs on a CPU. On a
-    CPU memory is the batched backend's where that steps the SAE; elsewhere, where nobody has
-    measured, the reference backend's with what a CPU's allocator keeps: the dearest there is.
+    CPU memory is the batched backend's where that steps the SAE. On CUDA, where nobody has
+    measured, it is the reference backend's with what a CPU's allocator keeps: the dearest there is.
 
     Args:
         ce_tokens: held-out tokens over which the loss recovered is measured at the end.
