@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from jobs.composed_setup import CompositionParameters, composition_faults
-from jobs.input_files import missing_files
+from jobs.input_files import missing_files, missing_needs
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
 from jobs.language_model_bytes import ANSWERING_BYTES, language_model_bytes
 from jobs.steer_setup import NEEDS, SteerSetup
@@ -192,6 +192,20 @@ class Steer(JobKind):
             except UnknownHook as error:
                 faults.append((("layers", index), str(error)))
         return faults
+
+    def check_needs(
+        self, setup: SteerSetup, kinds: Sequence[str]
+    ) -> list[tuple[tuple[str | int, ...], str]]:
+        wanted: dict[tuple[str | int, ...], str] = {}
+        if setup.vectors == NEEDS:
+            wanted["vectors",] = "vectors"
+        if setup.sae == NEEDS:
+            wanted["sae",] = "sae"
+        if setup.groups is not None and setup.groups.embedding == NEEDS:
+            wanted["groups", "embedding"] = "embedding"
+        if setup.effect is not None and setup.effect.embedding == NEEDS:
+            wanted["effect", "embedding"] = "embedding"
+        return missing_needs(wanted, kinds)
 
     def check_here(self, setup: SteerSetup) -> list[tuple[tuple[str | int, ...], str]]:
         faults: list[tuple[tuple[str | int, ...], str]] = []

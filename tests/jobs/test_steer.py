@@ -266,6 +266,32 @@ def test_each_trials_process_has_a_model_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("sae: needs\nlatents: [3]\neffect: {contrast: {builtin: formal}}", "sae"),
+        ("vectors: needs\nlayers: [8]\neffect: {contrast: {builtin: formal}}", "vectors"),
+        (
+            "contrast: {builtin: formal}\nlayers: [8]\neffect: {embedding: needs, group: a}",
+            "embedding",
+        ),
+        ("groups: {embedding: needs, target: a}\nlayers: [8]\ninstruction: x", "embedding"),
+    ],
+)
+def test_what_no_needed_sweep_makes_is_refused_at_submit(source: str, kind: str) -> None:
+    text = f"name: s\njob: steer\nmodel: {{builtin: smollm2-135m}}\nprompts: neutral\n{source}\n"
+    text += "search: {sampler: grid}\nearly_stop: {scheduler: none}\n"
+    method = "method: mean_difference, " if source.startswith("contrast") else ""
+    text += f"space: {{{method}strength: {{choice: [0.1, 0.2]}}}}\n"
+    with pytest.raises(SpecFaults, match=f"this one needs nothing of kind {kind}; add needs: "):
+        parse_sweep(text)
+    other = "vectors" if kind != "vectors" else "sae"
+    need = "needs: [{sweep: other, select: {kind: %s, all: true}}]\n"
+    with pytest.raises(SpecFaults, match=f"this one needs nothing of kind {kind}; add needs: "):
+        parse_sweep(text + need % other)
+    parse_sweep(text + need % kind)
+
+
+@pytest.mark.parametrize(
     ("changes", "rule"),
     [
         ({"contrast": None}, "exactly one of contrast, vectors, sae, groups; got none"),
