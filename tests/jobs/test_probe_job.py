@@ -127,9 +127,12 @@ def test_of_two_saes_the_one_that_carries_the_label_is_chosen_and_its_latent_sho
     assert len(said["latents"]) == 2
     assert any(latent["contexts"] for latent in said["latents"])
     trial = FinishedTrial("t0000", {}, metrics, "probe-t0000", tmp_path / "artefact")
+    runner = runner_of({**setup, "controls": False}, source=HOOK, pooling="max")
+    runner.attach(None)
+    raw = FinishedTrial("t0001", {}, finished(runner, tmp_path / "raw"), "p", tmp_path / "raw")
     out = tmp_path / "report"
     out.mkdir()
-    page, *others = Probe().write_report(ProbeSetup.model_validate(setup), [trial], out)
+    page, *others = Probe().write_report(ProbeSetup.model_validate(setup), [trial, raw], out)
     assert page.name == "probes.html"
     assert {path.name for path in others} == {"probes.csv", "saes.csv"}
     text = page.read_text()
@@ -137,6 +140,9 @@ def test_of_two_saes_the_one_that_carries_the_label_is_chosen_and_its_latent_sho
     for row in (*csv.DictReader((out / "probes.csv").open()), *saes_csv):
         assert 0 <= float(row["low_over_splits"]) <= float(row["high_over_splits"]) <= 1
     assert "SAEs by what they are good for" in text
+    assert "Having SAE probes to choose from changes test AUROC by " in text
+    assert "the mean of 3 splits (" in text
+    assert "of the same texts, so this is no confidence interval" in text
     assert "http" not in text.replace("http-equiv", ""), "readable without a network"
 
 
