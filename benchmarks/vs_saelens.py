@@ -92,10 +92,12 @@ class Setting:
     language_model: LanguageModel
     dataset: Dataset
     device: str
+    hook: str = HOOK
+    batch_tokens: int = BATCH_TOKENS
 
     @property
     def d_in(self) -> int:
-        return self.language_model.d_in(HOOK)
+        return self.language_model.d_in(self.hook)
 
 
 def shared_arguments(setting: Setting, num_tokens: int) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def shared_arguments(setting: Setting, num_tokens: int) -> dict[str, Any]:
         "context_size": CONTEXT,
         "prepend_bos": True,
         "training_tokens": num_tokens,
-        "train_batch_size_tokens": BATCH_TOKENS,
+        "train_batch_size_tokens": setting.batch_tokens,
         "store_batch_size_prompts": LM_BATCH_CONTEXTS,
         "lr": LR,
         "device": setting.device,
@@ -133,7 +135,7 @@ def train_single(setting: Setting, num_tokens: int) -> None:
         with proxy(setting) as model:
             config = LanguageModelSAERunnerConfig(
                 sae=sae_config(setting, k),
-                hook_name=HOOK,
+                hook_name=setting.hook,
                 verbose=False,
                 **shared_arguments(setting, num_tokens),
             )
@@ -147,7 +149,7 @@ def train_multi(setting: Setting, num_tokens: int) -> None:
     with proxy(setting) as model:
         config = MultiSAETrainingRunnerConfig(
             saes={f"sae{n}": sae_config(setting, k) for n, k in enumerate(setting.row.k)},
-            hook_names=HOOK,
+            hook_names=setting.hook,
             **shared_arguments(setting, num_tokens),
         )
         MultiSAETrainingRunner(config, override_dataset=setting.dataset, override_model=model).run()
@@ -238,23 +240,27 @@ WAYS: dict[str, Callable[[Setting, int], None]] = {
 def proxy(setting: Setting) -> Iterator[HookedProxyLM]:
     """SAELens's wrapper of our model, with the hooks it leaves for good taken off again."""
     model = setting.language_model.model
-    module = model.get_submodule(HOOK)
+    module = model.get_submodule(setting.hook)
     before = set(module._forward_hooks)
     try:
-        yield HookedProxyLM(model, setting.language_model.tokenizer, hook_names=[HOOK])
+        yield HookedProxyLM(model, setting.language_model.tokenizer, hook_names=[setting.hook])
     finally:
         for handle in set(module._forward_hooks) - before:
             del module._forward_hooks[handle]
 
 
-def tokenized(language_model: LanguageModel) -> Dataset:
-    """python-docs in contexts of SAELens's form: each starts with BOS, nothing is left over."""
+def tokenized(language_model: LanguageModel, texts: Sequence[str] = ()) -> Dataset:
+    """Texts in contexts of SAELens's form: each starts with BOS, nothing is left over.
+
+    Args:
+        texts: python-docs unless given.
+    """
     tokenizer = language_model.tokenizer
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    texts = [topics[name] for name in sorted(topics)]
+    texts = texts or [topics[name] for name in sorted(topics)]
     token_ids = [
         token
-        for document in tokenizer(texts, verbose=False)["input_ids"]
+        for document in tokenizer(list(texts), verbose=False)["input_ids"]
         for token in (*document, eos)
     ]
     starts = range(0, len(token_ids) - CONTEXT + 2, CONTEXT - 1)

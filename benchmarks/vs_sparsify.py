@@ -42,11 +42,16 @@ HOW_TO_GET_IT = "sparsify is not installed: pip install --no-deps eai-sparsify n
 Step = Callable[[Tensor, int], None]
 
 
-def sparsify_step(d_sae: int, device: str) -> Step:
+def sparsify_step(
+    d_sae: int, device: str, *, d_in: int = D_IN, num_saes: int = NUM_SAES, k: int = K
+) -> Step:
     """One step of each of the SAEs as `sparsify.Trainer.fit` takes it."""
+    if device == "cpu":
+        # Where Triton is installed sparsify decodes with it, on a CPU too, where it cannot run.
+        os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     sparsify: Any = import_module("sparsify")
-    config = sparsify.SparseCoderConfig(num_latents=d_sae, k=K)
-    coders = [sparsify.SparseCoder(D_IN, config, device=device) for _ in range(NUM_SAES)]
+    config = sparsify.SparseCoderConfig(num_latents=d_sae, k=k)
+    coders = [sparsify.SparseCoder(d_in, config, device=device) for _ in range(num_saes)]
     optimizers = [torch.optim.Adam(coder.parameters(), lr=LR) for coder in coders]
 
     def step(batch_BD: Tensor, position: int) -> None:
@@ -86,7 +91,7 @@ def our_step(d_sae: int, device: str) -> Step:
         )
         for number in range(NUM_SAES)
     }
-    backend = BatchedBackend()
+    backend = BatchedBackend(device)
 
     def step(batch_BD: Tensor, position: int) -> None:
         failures = backend.step(members, batch_BD, position)

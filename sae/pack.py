@@ -77,7 +77,7 @@ class Pack:
         source: the activation stream, and the held-out tokens.
         device: where the members live.
         backend: how members of equal shape are stepped; what `SAEQ_BACKEND` says unless given,
-            by itself the batched one on a CPU.
+            by itself the batched one on a CPU and on CUDA.
     """
 
     def __init__(

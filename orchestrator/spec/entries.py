@@ -47,7 +47,8 @@ def parse_distribution(raw: Any) -> Distribution:
     if isinstance(raw, list):
         rule = "a bare list could be one value or several"
         text = json.dumps(raw, default=str)
-        raise refused((), rule, raw, f"write {{choice: {text}}}")
+        way_out = f"write {{choice: {text}}} for several, {{fixed: {text}}} for one"
+        raise refused((), rule, raw, way_out)
     if not isinstance(raw, Mapping):
         return Fixed(value=plain_value(raw, ()))
     forms = [key for key in raw if key in Distribution.by_form]

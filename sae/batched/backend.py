@@ -35,6 +35,9 @@ DTYPES = ("float32", "float64")
 """Others, and autocast, are stepped by the reference backend."""
 
 
+HELD_TO = ("cpu", "cuda")
+"""Devices with kernels that tests hold to sae_lens's trainer."""
+
 VARIABLE = "SAEQ_BACKEND"
 CHOICES = ("batched", "reference")
 
@@ -43,10 +46,10 @@ class BatchedStepper:
     """Trains one member at a time; see `sae.member.Stepper`.
 
     Args:
-        kernels: `cpp` or `torch`; the fastest there are unless given.
+        kernels: `cpp`, `torch` or `triton`; the fastest there are unless given.
 
     Raises:
-        CannotCompile: `cpp` is asked for and cannot be had.
+        CannotCompile: what is asked for cannot be had.
     """
 
     def __init__(self, device: torch.device, kernels: str | None = None) -> None:
@@ -116,12 +119,14 @@ def family_of(config: ArchitectureConfig) -> Family | None:
 
 
 def default_backend(device: torch.device) -> StepBackend:
-    """The backend that `SAEQ_BACKEND` names, else the batched one on a CPU, else sae_lens's.
+    """The backend that `SAEQ_BACKEND` names, else the batched one on a CPU and on CUDA.
+
+    On other devices sae_lens's: nobody has held the batched one to it there.
 
     Raises:
         ValueError: `SAEQ_BACKEND` names none.
     """
-    asked = os.environ.get(VARIABLE) or ("batched" if device.type == "cpu" else "reference")
+    asked = os.environ.get(VARIABLE) or ("batched" if device.type in HELD_TO else "reference")
     if asked not in CHOICES:
         raise ValueError(
             f"{VARIABLE}={asked!r} is unknown; set it to {' or '.join(CHOICES)}, or leave it unset"

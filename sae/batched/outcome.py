@@ -6,13 +6,14 @@ Shape suffixes: B = tokens in the batch, F = latents, D = d_in.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from sae.architectures import ArchitectureConfig
+from sae.batched.dead_latents import DeadLatents
 from sae.batched.entries import Gradient
 from sae.batched.kernels.base import StepKernels
 from sae.batched.workspace import Workspace
@@ -37,6 +38,7 @@ class Bench:
 
     kernels: StepKernels
     workspace: Workspace
+    dead: DeadLatents = field(default_factory=DeadLatents)
 
 
 class Family(Protocol):

@@ -49,8 +49,8 @@ class TopKFamily:
         scale = 2.0 / len(x_BD)
         latents = kernels.accumulate(code, pull, input_BD, scale, into="main")
         loss = pull.loss_L.sum() / len(x_BD)
-        dead_X = dead_F.nonzero().squeeze(1)
-        if len(dead_X):
+        dead_X = bench.dead.indices(member, dead_F)
+        if dead_X is not None:
             for low, high, error_BD in residuals(member, pull):
                 group_X = dead_X[(dead_X >= low) & (dead_X < high)]
                 if len(group_X):
@@ -162,7 +162,6 @@ def follow_threshold(member: Member, code: Code) -> None:
     smallest = code.smallest_key()
     if smallest is None:
         return
-    rate = sae.cfg.topk_threshold_lr
-    sae.topk_threshold = (1 - rate) * sae.topk_threshold + rate * smallest.to(
-        sae.topk_threshold.dtype
-    )
+    rate, before = sae.cfg.topk_threshold_lr, sae.topk_threshold
+    moved = (1 - rate) * before + rate * smallest.to(before.dtype)
+    sae.topk_threshold = torch.where(smallest.isposinf(), before, moved)

@@ -31,6 +31,7 @@ def train(member: Member, batch_BD: Tensor, family: Family, bench: Bench) -> Ten
     x_BD = trainer.activation_scaler(batch_BD).contiguous()
     outcome = family.outcome(member, x_BD, trainer.dead_neurons, bench)
     count_firing(trainer, outcome.fired_F)
+    bench.dead.note(member)
     update(member, outcome, bench.kernels)
     advance_schedules(trainer)
     return outcome.loss

@@ -22,7 +22,10 @@ class Code(Protocol):
         """How many tokens each latent fires for, float32, [d_sae]."""
 
     def smallest_key(self) -> Tensor | None:
-        """The smallest of the keys that were selected, a scalar; None if nothing was."""
+        """The smallest of the keys that were selected, a scalar; if nothing was, None or infinity.
+
+        Infinity where the host would have to wait for the device to know.
+        """
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class StepKernels(Protocol):
     """The operations that decide how long a step takes."""
 
     name: str
-    """`cpp`, `torch`."""
+    """`cpp`, `torch`, `triton`."""
     identity: str
     """Differs where results may differ in the last bits."""
 

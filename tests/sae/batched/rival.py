@@ -62,7 +62,7 @@ def bare_trainer(life: Life) -> SAETrainer[Any, Any]:
     return trainer
 
 
-def fresh_member(life: Life) -> Member:
+def fresh_member(life: Life, device: str = "cpu") -> Member:
     """The same SAE as a member."""
     member = Member(
         life.config,
@@ -72,6 +72,7 @@ def fresh_member(life: Life) -> Member:
         batch_tokens=SOURCE.batch_tokens,
         scale=SOURCE.scale,
         mean_D=SOURCE.mean_D,
+        device=device,
     )
     sink_latents(member.sae, life.depth)
     return member
@@ -104,7 +105,7 @@ def run_bare(life: Life) -> Ran:
     return ran
 
 
-def run_group(backend: StepBackend, lives: dict[str, Life]) -> dict[str, Ran]:
+def run_group(backend: StepBackend, lives: dict[str, Life], device: str = "cpu") -> dict[str, Ran]:
     """Step members together; one that has left is looked at when the others are done."""
     members: dict[str, Member] = {}
     ran = {name: Ran({}) for name in lives}
@@ -112,7 +113,7 @@ def run_group(backend: StepBackend, lives: dict[str, Life]) -> dict[str, Ran]:
         due = [name for name, life in lives.items() if life.is_due(position)]
         for name in due:
             if name not in members:
-                members[name] = fresh_member(lives[name])
+                members[name] = fresh_member(lives[name], device)
         failures = backend.step(
             {name: members[name] for name in due}, SOURCE.batch_at(position), position
         )
@@ -141,7 +142,7 @@ def whole_state(trainer: SAETrainer[Any, Any]) -> dict[str, Tensor]:
         **{f"coefficient.{n}": s.value for n, s in trainer.coefficient_schedulers.items()},
     }
     state |= {name: torch.tensor(float(value)).double() for name, value in numbers.items()}
-    return {name: value.detach().clone() for name, value in state.items()}
+    return {name: value.detach().clone().cpu() for name, value in state.items()}
 
 
 def differences(one: Ran, other: Ran, *, tolerance: float, loss_tolerance: float) -> list[str]:

@@ -143,7 +143,9 @@ def test_every_architecture_is_known(architecture: str) -> None:
 def test_the_backend_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SAEQ_BACKEND", raising=False)
     assert isinstance(default_backend(CPU), BatchedBackend)
-    assert isinstance(default_backend(torch.device("cuda")), ReferenceBackend)
+    assert isinstance(default_backend(torch.device("mps")), ReferenceBackend)
+    monkeypatch.setattr("sae.batched.backend.BatchedBackend", str)
+    assert str(default_backend(torch.device("cuda"))) == "cuda"
     monkeypatch.setenv("SAEQ_BACKEND", "reference")
     assert isinstance(default_backend(CPU), ReferenceBackend)
     monkeypatch.setenv("SAEQ_BACKEND", "fast")

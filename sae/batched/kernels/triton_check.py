@@ -1,0 +1,65 @@
+"""Whether the Triton kernels compute on a device what torch does; asked before they are used.
+
+What a driver, a compiler and a chip make of a kernel cannot be known elsewhere, and a wrong
+gradient would show in nothing but the SAE.
+
+Shape suffixes: B = tokens in the batch, F = latents, D = d_in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sae.batched.kernels.base import AdamRule, StepKernels
+from sae.batched.kernels.torch_kernels import TorchKernels
+from sae.batched.workspace import Workspace
+
+B, F, K = 24, 48, 5
+WIDTHS = (35, 768)
+"""Of D: ragged, and one that programs share out evenly; they are compiled apart."""
+TOLERANCE = 1e-2
+"""Of a tensor's norm: the other side's products may be in TF32."""
+
+
+def wrong_on_device(kernels: StepKernels, device: torch.device) -> str:
+    """What differs from torch operations; empty if nothing does. Whatever fails is raised."""
+    for D in WIDTHS:
+        right = dict(_results(TorchKernels(Workspace()), device, D))
+        for name, ours in _results(kernels, device, D):
+            apart, size = float((ours - right[name]).norm()), float(right[name].norm())
+            if not apart <= TOLERANCE * size:
+                return f"{name} differs from torch's by {apart:.3g} of {size:.3g}"
+    return ""
+
+
+def _results(kernels: StepKernels, device: torch.device, D: int) -> Iterator[tuple[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    pre_BF, bias_F, norm_F = drawn(B, F), drawn(F), drawn(F).abs() + 0.1
+    pre_BF[:, 7] += 10
+    W_dec_FD, x_BD, input_BD = drawn(F, D), drawn(B, D), drawn(B, D)
+    codes = {
+        "token": kernels.token_code(pre_BF, bias_F, norm_F, K, signed=False),
+        "batch": kernels.batch_code(pre_BF, bias_F, norm_F, K * B),
+    }
+    for kind, code in codes.items():
+        pull = kernels.decode(code, W_dec_FD, x_BD[0].contiguous(), x_BD, 1.0, (F // 3, F))
+        sums = kernels.accumulate(code, pull, input_BD, 0.5, into="main")
+        yield f"{kind} code", code.fired_F()
+        yield f"loss of a {kind} code", pull.loss_L
+        yield f"decoder's gradient of a {kind} code", sums.dec_FD.clone()
+        yield f"encoder's gradient of a {kind} code", sums.enc_FD.clone()
+        yield f"bias' gradient of a {kind} code", sums.bias_F.clone()
+    clip = torch.tensor(0.5, dtype=torch.float64, device=device)
+    rule = AdamRule(clip, 0.9, 0.99, 1e-8, 0.1, 0.1)
+    for transposed, shape in ((False, (F, D)), (True, (D, F))):
+        param, mean, square = drawn(*shape), drawn(*shape), drawn(*shape).square()
+        kernels.adam(param, W_dec_FD, mean, square, rule, transposed=transposed)
+        yield f"Adam{' turned' if transposed else ''}", torch.stack([param, mean, square])
+    yield "norm", kernels.norm([W_dec_FD, bias_F]).float()
