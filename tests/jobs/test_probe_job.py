@@ -20,6 +20,7 @@ from orchestrator.spec.sweep import parse_sweep
 from steering.probes.latents.questions import YesNoSpec
 from steering.probes.method import FittedProbe
 from tests.jobs.bread_texts import write_texts
+from tests.jobs.one_thread import one_thread
 from tests.sae.tiny_model import build_tiny_model
 from tests.steering.probes.tiny_saes import dense_sae
 
@@ -27,10 +28,12 @@ HOOK = "resid_post.1"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("SAEQ_CACHE", str(tmp_path / "cache"))
     language_models.model_of.cache_clear()
     probe_runner.labelled_texts.cache_clear()
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from jobs.runners import language_models
 from jobs.runners import probe as probe_runner
 from steering.probes.method import FittedProbe
 from tests.jobs.bread_texts import write_texts
+from tests.jobs.one_thread import one_thread
 from tests.sae.tiny_model import build_tiny_model
 
 HOOK = "resid_post.1"
@@ -28,7 +29,7 @@ DECLARED = {"kind": "class_conditional", "wrong_among_positive": 0.9}
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Features are extracted once for all tests here."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         patch.setenv("SAEQ_CACHE", str(tmp_path_factory.mktemp("cache")))
         language_models.model_of.cache_clear()
         probe_runner.labelled_texts.cache_clear()
