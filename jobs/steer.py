@@ -3,98 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel
 
-from jobs.composed_setup import CompositionParameters, composition_faults
+from jobs.composed_setup import composition_faults
 from jobs.input_files import missing_files, missing_needs
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
 from jobs.language_model_bytes import ANSWERING_BYTES, language_model_bytes
-from jobs.steer_setup import NEEDS, SteerSetup
+from jobs.steer_parameters import implied_method, method_faults, parameters_by_method
+from jobs.steer_setup import NEEDS, PROBE_REPORT, SteerSetup
 from sae.hooks import check_hook
 from sae.model_shapes import known_shapes
 from sae.stream_errors import UnknownHook
-from steering.directions import method_names
 
-__all__ = ["Steer", "SteerParameters"]
-
-GIVEN, LATENT, COMPOSED = "given", "sae_latent", "composed"
-SOURCES: Mapping[str, str] = {GIVEN: "vectors", LATENT: "sae", COMPOSED: "groups"}
-"""Methods that make nothing of a contrast -> the key of the setup that they take."""
-
-
-class SteerParameters(BaseModel):
-    """What trials of every method may vary."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    layer: int | None = Field(default=None, ge=0)
-    """Opened by `layers`; without them, the hook of the vectors or of the SAE."""
-    strength: float | None = None
-    """As a fraction of the median residual norm at the layer; not given: the best of `strengths`.
-    For project_out the share of the component that is removed."""
-    positions: Literal["all", "prompt", "generated", "last"] = "all"
-    """Which tokens are changed; last is the prompt's last token."""
-    seed: int = Field(default=0, ge=0)
-    """Of sampling and of the random direction: search it to see the spread."""
-
-
-class VectorParameters(SteerParameters):
-    """A vector."""
-
-    operation: Literal["add", "add_preserving_norm", "project_out", "clamp"] = "add"
-    """What is done with the direction: added; added and scaled back to the old norm; its component
-    removed; its component set to the strength."""
-
-
-class ContrastParameters(VectorParameters):
-    """A direction made from texts on two sides."""
-
-    pooling: Literal["last", "mean", "max", "first"] = "last"
-    """Which of a text's tokens are read."""
-
-
-class GivenParameters(VectorParameters):
-    """A finished vector."""
-
-    method: Literal["given"] = "given"
-    input: int = Field(default=0, ge=0)
-    """Which of the vectors that the sweep `needs`, the best being 0."""
-
-
-class ComposedParameters(VectorParameters, CompositionParameters):
-    """A group's vector, composed of those of style attributes."""
-
-    method: Literal["composed"] = "composed"
-
-
-class LatentParameters(SteerParameters):
-    """A latent of an SAE."""
-
-    method: Literal["sae_latent"] = "sae_latent"
-    latent: int = Field(default=0, ge=0)
-    """Opened by `latents`."""
-    input: int = Field(default=0, ge=0)
-    """Which of the SAEs that the sweep `needs`, the best being 0."""
-    operation: Literal["add", "add_preserving_norm", "project_out", "clamp", "set_latent"] = "add"
-    """As for vectors, with the latent's decoder row. set_latent: the latent itself is set, to where
-    its row is as long as the strength says (0: off); what the SAE leaves out is kept."""
-
-
-@cache
-def _contrast_parameters(method: str) -> type[BaseModel]:
-    named: Any = (Literal[method], method)
-    model: type[BaseModel] = create_model(
-        f"{method.title().replace('_', '')}Parameters",
-        __base__=ContrastParameters,
-        __doc__=ContrastParameters.__doc__,
-        method=named,
-    )
-    return model
-
+__all__ = ["Steer"]
 
 _METRICS = (
     Metric(
@@ -163,21 +87,15 @@ class Steer(JobKind):
     default_metric = "overall"
 
     def parameters(self) -> Mapping[str | None, type[BaseModel]]:
-        found: dict[str | None, type[BaseModel]] = {
-            name: _contrast_parameters(name) for name in method_names()
-        }
-        found |= {GIVEN: GivenParameters, LATENT: LatentParameters, COMPOSED: ComposedParameters}
-        return found
+        return {name: model for name, model in parameters_by_method().items()}  # noqa: C416
 
     def implied_space(self, setup: SteerSetup) -> Mapping[str, Sequence[Any]]:
-        implied: dict[str, Sequence[Any]] = {"layer": setup.layers} if setup.layers else {}
-        if setup.vectors is not None:
-            implied["method"] = (GIVEN,)
-        if setup.groups is not None:
-            implied["method"] = (COMPOSED,)
-        if setup.sae is not None:
-            implied |= {"method": (LATENT,), "latent": setup.latents}
-        return implied
+        method = implied_method(setup)
+        return {
+            **({"layer": setup.layers} if setup.layers else {}),
+            **({"method": (method,)} if method is not None else {}),
+            **({"latent": setup.latents} if setup.latents else {}),
+        }
 
     def default_strata(self, searched: Sequence[str]) -> tuple[str, ...]:
         del searched
@@ -196,11 +114,9 @@ class Steer(JobKind):
     def check_needs(
         self, setup: SteerSetup, kinds: Sequence[str]
     ) -> list[tuple[tuple[str | int, ...], str]]:
-        wanted: dict[tuple[str | int, ...], str] = {}
-        if setup.vectors == NEEDS:
-            wanted["vectors",] = "vectors"
-        if setup.sae == NEEDS:
-            wanted["sae",] = "sae"
+        wanted: dict[tuple[str | int, ...], str] = {
+            (name,): name for name in ("vectors", "sae", "probe") if getattr(setup, name) == NEEDS
+        }
         if setup.groups is not None and setup.groups.embedding == NEEDS:
             wanted["groups", "embedding"] = "embedding"
         if setup.effect is not None and setup.effect.embedding == NEEDS:
@@ -214,25 +130,22 @@ class Steer(JobKind):
         effect = setup.effect
         if effect is not None and effect.contrast is not None:
             faults += missing_files(effect.contrast.files, ("effect", "contrast", "files"))
-        if isinstance(setup.prompts, str) and Path(setup.prompts).suffix:
-            faults += missing_files(setup.prompts, ("prompts",))
+        for key, prompts in (
+            (("prompts",), setup.prompts),
+            (("drawing", "prompts"), setup.drawing.prompts),
+        ):
+            if isinstance(prompts, str) and Path(prompts).suffix:
+                faults += missing_files(prompts, key)
         if setup.vectors not in (None, NEEDS):
             faults += missing_files(setup.vectors, ("vectors",))
+        if setup.probe not in (None, NEEDS):
+            faults += missing_files(str(Path(setup.probe) / PROBE_REPORT), ("probe",))
         if setup.groups is not None:
             faults += setup.groups.faults_here()
         return faults
 
     def check(self, setup: SteerSetup, config: Config) -> list[str]:
-        faults = []
-        method = config.get("method")
-        if method not in (None, *SOURCES) and setup.contrast is None:
-            faults.append(f"method={method!r} makes a direction of texts; give contrast: ...")
-        source = SOURCES.get(str(method))
-        if source is not None and setup.contrast is not None:
-            known = ", ".join(method_names())
-            faults.append(f"method={method!r} makes nothing of a contrast; use one of {known}")
-        elif source is not None and getattr(setup, source) is None:
-            faults.append(f"method={method!r} needs {source}: ..., which is not there; give it")
+        faults = method_faults(setup, config)
         if setup.groups is not None:
             faults += composition_faults(setup.groups, config)
         if config.get("strength") == 0 and config.get("operation") != "set_latent":

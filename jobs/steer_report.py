@@ -14,7 +14,12 @@ __all__ = ["write_sweep_report"]
 
 MAX_LINES = 12
 """Curves in one picture: the best ones."""
-_NAMED = ("latent", "seed", "input", "tau", "top_k", "centre")
+_NAMED = (
+    *("latent", "num_latents", "label", "seed", "input"),
+    *("tau", "top_k", "centre"),
+    *("draws", "draw_temperature", "draw_seed"),
+)
+"""Fields whose value alone would say nothing."""
 
 
 def write_sweep_report(trials: Sequence[FinishedTrial], folder: Path) -> list[Path]:

@@ -15,9 +15,11 @@ from steering.generation.spec import GenerationSpec
 from steering.measures.effect import EffectSpec
 from steering.sae_limits import SaeLimits
 
-__all__ = ["INSTRUCTIONS", "NEEDS", "Site", "SteerSetup"]
+__all__ = ["INSTRUCTIONS", "NEEDS", "PROBE_REPORT", "DrawingSpec", "Site", "SteerSetup"]
 
 Site = Literal["resid_post", "resid_pre", "mlp_out", "attn_out"]
+PROBE_REPORT = "report/probe.json"
+"""What says, in a probe's folder, where it reads and which labels it has."""
 DEFAULT_NUM_PROMPTS = 24
 MIN_PROMPTS = 4
 
@@ -30,6 +32,20 @@ INSTRUCTIONS: Mapping[str, str] = {
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
+
+
+class DrawingSpec(BaseModel):
+    """What method `generated` has the model answer; never a prompt that the sweep measures by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    prompts: str | tuple[str, ...] = "neutral"
+    """A built-in bank (neutral, ...), a .txt or .jsonl file, or the prompts themselves."""
+    num_prompts: int = Field(default=16, gt=0)
+    """How many of those that the sweep's own `prompts` leave; fewer if there are no more."""
+    away: str = ""
+    """How one would ask for the opposite of `instruction`; not given: the other side is not
+    asked for anything."""
 
 
 class SteerSetup(BaseModel):
@@ -48,11 +64,15 @@ class SteerSetup(BaseModel):
     vectors: str | None = None
     """Folder of steering vectors, or `needs`; their own hook if no layers are given."""
     sae: Literal["needs"] | SaeSpec | None = None
-    """An SAE whose `latents` are steered with; its own hook if no layers are given."""
+    """An SAE whose `latents` are steered with, or beside a contrast: in whose latents its sides are
+    compared; its own hook if no layers are given."""
     latents: Annotated[tuple[int, ...], BeforeValidator(_listed)] = ()
     """Of the SAE: each is one that trials may choose."""
     groups: GroupsSpec | None = None
-    """Groups of texts; trials compose the vector of one of them from those of style attributes."""
+    """Groups of texts; trials make the vector of one of them, of style attributes or the texts."""
+    probe: str | None = None
+    """Folder of a finished linear probe of activations, or `needs`; its weights are the vector, and
+    where it reads is where they are added."""
     prompts: str | tuple[str, ...]
     """A built-in bank (neutral, ...), a .txt or .jsonl file, or the prompts themselves."""
     num_prompts: int | None = Field(default=None, ge=MIN_PROMPTS)
@@ -73,6 +93,8 @@ class SteerSetup(BaseModel):
     the three attributes by which it leads the others most."""
     generation: GenerationSpec = GenerationSpec(max_new_tokens=48)
     """How answers are generated."""
+    drawing: DrawingSpec = DrawingSpec()
+    """Of method `generated` alone: what its directions are drawn from."""
     sae_limits: SaeLimits = SaeLimits()
     """What an SAE has to reach on the prompts before anything is steered with it."""
     other_model: bool = False
@@ -80,16 +102,25 @@ class SteerSetup(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> SteerSetup:
-        sources = ("contrast", "vectors", "sae", "groups")
+        sources = ("contrast", "vectors", "sae", "groups", "probe")
         given = [name for name in sources if getattr(self, name) is not None]
-        if len(given) != 1:
+        if len(given) != 1 and given != ["contrast", "sae"]:
             raise ValueError(
-                f"give exactly one of {', '.join(sources)}; got {' and '.join(given) or 'none'}"
+                f"give exactly one of {', '.join(sources)}, or contrast and sae; got "
+                f"{' and '.join(given) or 'none'}"
             )
-        if (self.contrast is not None or self.groups is not None) and not self.layers:
+        if given in (["contrast"], ["groups"]) and not self.layers:
             raise ValueError("layers is missing: at which layers to steer, such as [10, 15, 20]")
-        if (self.sae is None) != (not self.latents):
-            raise ValueError(f"sae and latents go together; got latents={list(self.latents)}")
+        if self.probe is not None and self.layers:
+            raise ValueError(
+                f"layers={list(self.layers)} beside a probe, whose weights mean something where it "
+                "reads alone; leave layers out"
+            )
+        if (given != ["sae"]) != (not self.latents):
+            raise ValueError(
+                f"latents are steered with where sae stands alone, and needed there; got latents="
+                f"{list(self.latents)} beside {' and '.join(given)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -99,8 +130,9 @@ class SteerSetup(BaseModel):
             return self
         if self.contrast is None and self.effect is None:
             raise ValueError(
-                "effect is missing: vectors and SAEs do not say what they are for; write effect: "
-                "{contrast: ...}, {embedding: FOLDER, group: ...} or {classifier: NAME, label: ...}"
+                "effect is missing: vectors, SAEs and probes do not say what they are for; write "
+                "effect: {contrast: ...}, {embedding: FOLDER, group: ...} or {classifier: NAME, "
+                "label: ...}"
             )
         told_by = self.contrast or (self.effect.contrast if self.effect else None)
         if told_by is None and self.instruction is None:
@@ -155,3 +187,12 @@ class SteerSetup(BaseModel):
         if self.effect is None and self.groups is not None:
             return None
         return self.effect or EffectSpec(contrast=self.contrast)
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Those of `layers`."""
+        return tuple(f"{self.site}.{layer}" for layer in self.layers)
+
+    def hook_of(self, layer: int | None) -> str:
+        """That of a layer; not given: of the first."""
+        return self.hooks[0] if layer is None else f"{self.site}.{layer}"

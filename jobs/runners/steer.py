@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.kind import Progress, TrialContext, TrialFailed
 from jobs.runners.in_process import InProcessRunner
 from jobs.runners.language_models import model_of
-from jobs.steer import Steer, SteerParameters
+from jobs.steer_parameters import SteerParameters, parameters_by_method
 from jobs.steer_setup import SteerSetup
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class SteerRunner(InProcessRunner):
 
     def export(self, folder: Path) -> tuple[Mapping[str, float], Mapping[str, Any]]:
         """Write vectors with the strength that was chosen, and load them back."""
-        from jobs.runners.steer_results import results_of
+        from jobs.runners.steer_results import notes_of, results_of
         from steering.measures.answers import write_answers
         from steering.measures.curves import curve_points, write_trial_report
         from steering.vectors import load_vectors, save_vectors
@@ -141,9 +141,8 @@ class SteerRunner(InProcessRunner):
         write_answers(folder / STATE, self._rows)
         tested, said = results_of(table, strength)
         metrics = {**self.measure(), **tested}
-        write_trial_report(
-            folder / "report", points, table, said, strength, self._answering.prompts
-        )
+        prompts, notes = self._answering.prompts, notes_of(self._found, hook)
+        write_trial_report(folder / "report", points, table, said, strength, prompts, notes)
         composition = self._found.get("composition")
         if composition is not None:
             text = f"{composition['report']}\n"
@@ -158,7 +157,7 @@ class SteerRunner(InProcessRunner):
             "effect": dict(self._answering.meter.record),
             "instruction": self._answering.instruction,
             "generation": self._answering.spec.model_dump(mode="json"),
-            "prompts": list(self._answering.prompts),
+            "prompts": list(prompts),
             "num_selection": self._setup.num_selection,
             "vectors_sha256": vectors.sha256,
         }
@@ -187,7 +186,7 @@ class SteerRunner(InProcessRunner):
 
 def parameters_of(config: Mapping[str, Any]) -> SteerParameters:
     """A trial's configuration, defaults filled in."""
-    model = Steer().parameters()[config.get("method", "mean_difference")]
+    model = parameters_by_method()[config.get("method", "mean_difference")]
     found = model.model_validate(dict(config))
     assert isinstance(found, SteerParameters)
     return found

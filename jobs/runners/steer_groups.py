@@ -1,4 +1,4 @@
-"""A steering trial's direction towards a group: attributes' vectors, weighted by its style.
+"""A steering trial's direction towards a group: of its texts, or of attributes by its style.
 
 A torch module. Shape suffix: G = groups.
 """
@@ -17,22 +17,30 @@ from jobs.kind import InputArtefact
 from jobs.runners.composed_groups import composed, embedder, score_cache, texts_of_embedding
 from jobs.runners.language_models import model_of
 from jobs.runners.needed_inputs import folder_of, needed
-from jobs.steer import ComposedParameters
+from jobs.steer_parameters import ComposedParameters, OneVsRestParameters
 from jobs.steer_setup import SteerSetup
 from sae.language_model import LanguageModel
 from steering.composition import GroupVectors
 from steering.directions.attributes import attribute_sentences, attribute_vectors
+from steering.directions.each_style import one_vs_rest
+from steering.errors import BadSteeringInput
 from steering.measures import EffectMeter
 from steering.measures.effects.embedding_margin import open_embedding_margin
 from steering.measures.effects.group_classifier import fit_group_classifier
 from steering.styles.catalogue import Catalogue
-from steering.styles.rows import Rows, RowsSpec, read_rows
+from steering.styles.rows import Rows, RowsSpec, read_rows, spread_rows
 from steering.table.conditions import PromptTexts, condition_named
 from steering.table.group_styles import GroupStyles, leading_attributes, styles_of_groups
 from steering.vectors import SteeringVectors
 from steering.vectors_by_attribute import AttributeVectors
 
-__all__ = ["composed_vectors", "found_groups", "group_instruction", "group_meter"]
+__all__ = [
+    "composed_vectors",
+    "found_groups",
+    "group_instruction",
+    "group_meter",
+    "one_vs_rest_vectors",
+]
 
 SAID_ATTRIBUTES = 3
 """Attributes that a request in words names: those that the group leads the next one by most."""
@@ -50,14 +58,52 @@ def composed_vectors(
         BadSteeringInput: table, groups, scorer or catalogue do not fit, or the composition fails.
         UnknownHook: the model has no such layer.
     """
-    hooks = tuple(f"{setup.site}.{layer}" for layer in setup.layers)
-    layer = setup.layers[0] if parameters.layer is None else parameters.layer
-    hook = f"{setup.site}.{layer}"
+    hooks, hook = setup.hooks, setup.hook_of(parameters.layer)
     groups_json, model_json = groups.model_dump_json(), setup.model.model_dump_json()
     styles = _styles_of(groups_json, parameters.aggregator)
     attributes = _attributes_of(model_json, str(lm.device), groups_json, hooks).at(hook)
     made = composed(attributes, styles, parameters)
     return made.by_group[groups.target], hook, _said(made, styles, groups)
+
+
+def one_vs_rest_vectors(
+    lm: LanguageModel, setup: SteerSetup, groups: GroupsSpec, parameters: OneVsRestParameters
+) -> SteeringVectors:
+    """The target's texts against all other groups' together, at all layers.
+
+    Args:
+        groups: as `found_groups` gives them.
+
+    Raises:
+        BadSteeringInput: table and groups do not fit, or there are no texts.
+        UnknownHook: the model has no such layer.
+    """
+    pooling = parameters.pooling
+    made = _one_vs_rest_of(
+        setup.model.model_dump_json(),
+        str(lm.device),
+        groups.model_dump_json(),
+        setup.hooks,
+        pooling,
+    )
+    return made[groups.target]
+
+
+@lru_cache(maxsize=4)
+def _one_vs_rest_of(
+    model_json: str, device: str, groups_json: str, hooks: tuple[str, ...], pooling: Any
+) -> Mapping[str, SteeringVectors]:
+    """All layers of a sweep in one pass, for all trials that this process will have."""
+    spec = GroupsSpec.model_validate_json(groups_json)
+    rows, groups = _rows_of(spec), _groups_of(spec)
+    if rows.texts is None:
+        raise BadSteeringInput(
+            "one_vs_rest reads the groups' texts, and their table has vectors alone; name the "
+            "column of the texts (text: NAME), or use method composed"
+        )
+    some = rows.take(spread_rows(rows.groups, groups, spec.texts_per_group))
+    lm = model_of(model_json, device)
+    return one_vs_rest(lm, some.texts or (), some.groups, hooks, pooling)
 
 
 def found_groups(spec: GroupsSpec, inputs: Sequence[InputArtefact]) -> GroupsSpec:

@@ -10,10 +10,12 @@ from steering.intervals import paired_interval
 from steering.measures import score_intervals
 from steering.measures.answers import AnswerTable, Condition
 
-__all__ = ["CONDITIONS", "results_of"]
+__all__ = ["CONDITIONS", "notes_of", "results_of"]
 
 CONDITIONS: tuple[Condition, ...] = ("steered", "unsteered", "prompted", "random")
 WORST_PERPLEXITY = 1e6
+STEADY_COSINE = 0.5
+"""Between directions of two draws; below it more of their squared length is noise than not."""
 
 
 def results_of(table: AnswerTable, strength: float) -> tuple[dict[str, float], dict[str, Any]]:
@@ -49,3 +51,24 @@ def _condition(answers: AnswerTable, unsteered: AnswerTable) -> dict[str, Any]:
         means["perplexity"] = None
     cosine = float(measured.relevance_N.mean())
     return {**{name: asdict(one) for name, one in found.items()}, **means, "cosine": cosine}
+
+
+def notes_of(found: Mapping[str, Any], hook: str) -> list[str]:
+    """What a reader of the answers should know of a direction, such as how steady it is.
+
+    Args:
+        found: what making the direction brought to light, as the record has it.
+        hook: where it is added.
+    """
+    if "cosine_between_draws" not in found:
+        return []
+    spread = found["cosine_between_draws"].get(hook)
+    if spread is None:
+        return ["One draw: how much of the direction is chance is not known; draws: 4 would say."]
+    said = (
+        f"The mean of {found['draws']} draws: two of their directions have a cosine of "
+        f"{spread['mean']:.2f} on average, of {spread['least']:.2f} at least."
+    )
+    if spread["mean"] < STEADY_COSINE:
+        said += " Much of it is chance: more draws, or more prompts (drawing.num_prompts), help."
+    return [said]

@@ -1,47 +1,45 @@
-"""Where a steering trial's direction comes from: texts, finished vectors, an SAE, or groups.
+"""Where a steering trial's direction comes from, and what its answers are held against.
 
 A torch module.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from jobs.kind import InputArtefact
-from jobs.runners.language_models import model_of
 from jobs.runners.needed_inputs import folder_of, needed
+from jobs.runners.steer_finished import given, probed
 from jobs.runners.steer_groups import (
     composed_vectors,
     found_groups,
     group_instruction,
     group_meter,
+    one_vs_rest_vectors,
 )
-from jobs.steer import (
+from jobs.runners.steer_saes import latent_steerer, sae_difference
+from jobs.runners.steer_texts import contrasted, generated, pairs_of
+from jobs.steer_parameters import (
     ComposedParameters,
+    ContrastParameters,
+    GeneratedParameters,
     GivenParameters,
     LatentParameters,
+    OneVsRestParameters,
+    ProbeWeightsParameters,
+    SaeDifferenceParameters,
     SteerParameters,
     VectorParameters,
 )
 from jobs.steer_setup import INSTRUCTIONS, NEEDS, SteerSetup
 from sae.language_model import LanguageModel
-from sae.trained_sae import SaeSpec, load_sae
-from steering.directions import ContrastSpec, contrast
-from steering.directions.contrast_pairs import ContrastPairs, read_contrast
-from steering.directions.measured_norms import with_norms
-from steering.directions.sae_directions import sae_latent_vectors
 from steering.measures import EffectMeter, EffectSpec, open_effect
-from steering.sae_check import check_model_name, check_sae
-from steering.steerers import LatentSteerer, Steerer, VectorSteerer
-from steering.vectors import SteeringVectors, load_vectors
+from steering.steerers import Steerer, VectorSteerer
+from steering.vectors import SteeringVectors
 
 __all__ = ["effect_of", "instruction_of", "steerer_of"]
-
-logger = logging.getLogger(__name__)
 
 EXAMPLES = 3
 """Texts shown where a request in words has to be made from a contrast."""
@@ -74,7 +72,7 @@ def instruction_of(setup: SteerSetup, inputs: Sequence[InputArtefact]) -> str:
     assert spec is not None
     if spec.builtin is not None and spec.builtin in INSTRUCTIONS:
         return INSTRUCTIONS[spec.builtin]
-    examples = _pairs_of(spec.model_dump_json()).train.positive[:EXAMPLES]
+    examples = pairs_of(spec.model_dump_json()).train.positive[:EXAMPLES]
     listed = "\n".join(f"- {text}" for text in examples)
     return f"Write your answer in the same style as these texts:\n{listed}"
 
@@ -94,103 +92,37 @@ def steerer_of(
         UnknownHook: the model has no such layer.
     """
     if isinstance(parameters, LatentParameters):
-        return _latent(lm, setup, parameters, prompts, inputs)
-    found: Mapping[str, Any] = {}
-    if isinstance(parameters, ComposedParameters):
-        assert setup.groups is not None
-        groups = found_groups(setup.groups, inputs)
-        vectors, hook, composition = composed_vectors(lm, setup, groups, parameters)
-        found = {"composition": composition}
-    elif isinstance(parameters, GivenParameters):
-        vectors, hook = _given(lm, setup, parameters, prompts, inputs)
-    else:
-        assert isinstance(parameters, VectorParameters)
-        vectors, hook = _contrasted(lm, setup, parameters)
+        return latent_steerer(lm, setup, parameters, prompts, inputs)
+    assert isinstance(parameters, VectorParameters)
+    vectors, hook, found = _vectors_of(lm, setup, parameters, prompts, inputs)
     steerer = VectorSteerer(vectors, hook, parameters.operation, parameters.positions)
     return steerer, {"formula": vectors.about.formula, **vectors.about.details, **found}
 
 
-@lru_cache(maxsize=4)
-def _pairs_of(contrast_json: str) -> ContrastPairs:
-    return read_contrast(ContrastSpec.model_validate_json(contrast_json))
-
-
-@lru_cache(maxsize=8)
 def _vectors_of(
-    model_json: str,
-    device: str,
-    contrast_json: str,
-    hooks: tuple[str, ...],
-    method: str,
-    pooling: Any,
-) -> SteeringVectors:
-    """All layers of a sweep in one pass, for all trials that this process will have."""
-    train = _pairs_of(contrast_json).train
-    lm = model_of(model_json, device)
-    return contrast(lm, train.positive, train.negative, hooks, method, pooling)
-
-
-def _contrasted(
-    lm: LanguageModel, setup: SteerSetup, parameters: SteerParameters
-) -> tuple[SteeringVectors, str]:
-    assert setup.contrast is not None
-    said = parameters.model_dump()
-    hooks = tuple(f"{setup.site}.{layer}" for layer in setup.layers)
-    layer = setup.layers[0] if parameters.layer is None else parameters.layer
-    vectors = _vectors_of(
-        setup.model.model_dump_json(),
-        str(lm.device),
-        setup.contrast.model_dump_json(),
-        hooks,
-        said["method"],
-        said["pooling"],
-    )
-    return vectors, f"{setup.site}.{layer}"
-
-
-def _given(
     lm: LanguageModel,
     setup: SteerSetup,
-    parameters: GivenParameters,
+    parameters: VectorParameters,
     prompts: Sequence[str],
     inputs: Sequence[InputArtefact],
-) -> tuple[SteeringVectors, str]:
-    assert setup.vectors is not None
-    folder = Path(setup.vectors)
-    if setup.vectors == NEEDS:
-        folder = folder_of(needed(inputs, "vectors", parameters.input))
-    vectors = load_vectors(folder)
-    hook = vectors.about.suggested_hook or vectors.hooks[0]
-    if parameters.layer is not None:
-        hook = f"{setup.site}.{parameters.layer}"
-    vectors = vectors.only(hook)
-    vectors.check_model(lm, other_weights=setup.other_model)
-    if vectors.norm_L[0] <= 0:
-        vectors = with_norms(lm, vectors, prompts)
-    return vectors, hook
-
-
-def _latent(
-    lm: LanguageModel,
-    setup: SteerSetup,
-    parameters: LatentParameters,
-    prompts: Sequence[str],
-    inputs: Sequence[InputArtefact],
-) -> tuple[Steerer, Mapping[str, Any]]:
-    spec = setup.sae
-    if spec == NEEDS:
-        spec = SaeSpec(folder=str(folder_of(needed(inputs, "sae", parameters.input))))
-    assert isinstance(spec, SaeSpec)
-    sae = load_sae(spec, lm.device)
-    check_model_name(sae, setup.model, other_model=setup.sae_limits.other_model)
-    hook = None if parameters.layer is None else f"{setup.site}.{parameters.layer}"
-    checked = check_sae(lm, sae, prompts, setup.generation, hook=hook, limits=setup.sae_limits)
-    logger.info("%s at %s: %s", sae.label, checked.hook, checked.fit)
-    latent = parameters.latent
-    vectors = sae_latent_vectors(lm, checked.sae, [latent], checked.hook, prompts)
-    found = {"sae_check": checked.record, **vectors.about.details}
-    if parameters.operation == "set_latent":
-        positions = parameters.positions
-        return LatentSteerer(vectors, checked.hook, checked.sae, latent, positions), found
-    operation = parameters.operation
-    return VectorSteerer(vectors, checked.hook, operation, parameters.positions), found
+) -> tuple[SteeringVectors, str, Mapping[str, Any]]:
+    """Vectors, which of their hooks is meant, and what was found out on the way."""
+    if isinstance(parameters, GivenParameters):
+        return *given(lm, setup, parameters, prompts, inputs), {}
+    if isinstance(parameters, ProbeWeightsParameters):
+        return *probed(lm, setup, parameters, prompts, inputs), {}
+    if isinstance(parameters, SaeDifferenceParameters):
+        return sae_difference(lm, setup, parameters, prompts, inputs)
+    hook = setup.hook_of(parameters.layer)
+    if isinstance(parameters, GeneratedParameters):
+        towards = instruction_of(setup, inputs)
+        return generated(lm, setup, parameters, prompts, towards), hook, {}
+    if isinstance(parameters, ContrastParameters):
+        return contrasted(lm, setup, parameters), hook, {}
+    assert setup.groups is not None
+    groups = found_groups(setup.groups, inputs)
+    if isinstance(parameters, OneVsRestParameters):
+        return one_vs_rest_vectors(lm, setup, groups, parameters), hook, {}
+    assert isinstance(parameters, ComposedParameters)
+    vectors, hook, composition = composed_vectors(lm, setup, groups, parameters)
+    return vectors, hook, {"composition": composition}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from orchestrator.cli.doing import Say, told_what_is_done
 from orchestrator.cli.errors import RequestError
 from orchestrator.cli.options import JsonOption, StoreOption
 from orchestrator.cli.printing import print_json
@@ -149,7 +150,8 @@ def steer(
     asked = _Asked(
         named, vectors, latents, layer, operation, positions, other_model, sae_check, spec
     )
-    found = _answers(asked, text)
+    with told_what_is_done(f"reading {named.label}", wanted=not as_json) as say:
+        found = _answers(asked, text, say)
     if as_json:
         print_json(found)
     else:
@@ -178,7 +180,7 @@ def _model(name: str) -> ModelSpec:
     return ModelSpec(builtin="smollm2-135m") if name in BUILTINS else ModelSpec(name=name)
 
 
-def _answers(asked: _Asked, prompt: str) -> dict[str, Any]:
+def _answers(asked: _Asked, prompt: str, say: Say) -> dict[str, Any]:
     """All that imports torch."""
     from sae.language_model import LanguageModel
     from steering.generation import generate
@@ -186,9 +188,12 @@ def _answers(asked: _Asked, prompt: str) -> dict[str, Any]:
 
     with _quietly():
         lm = LanguageModel.load(asked.model, "auto")
-        edits, labels = _edits(lm, asked, prompt)
+        edits, labels = _edits(lm, asked, prompt, say)
+        say("answering as it is")
         (plain,) = generate(lm, [prompt], asked.spec)
+        say("answering steered")
         (steered,) = generate(lm, [prompt], asked.spec, edits=edits)
+        say("measuring both answers")
         fluent = fluency(
             lm,
             [prompt, prompt],
@@ -215,7 +220,9 @@ def _answers(asked: _Asked, prompt: str) -> dict[str, Any]:
     }
 
 
-def _edits(lm: LanguageModel, asked: _Asked, prompt: str) -> tuple[list[AnyEdit], list[str]]:
+def _edits(
+    lm: LanguageModel, asked: _Asked, prompt: str, say: Say
+) -> tuple[list[AnyEdit], list[str]]:
     edits: list[AnyEdit] = []
     labels = []
     for vector in asked.vectors:
@@ -223,6 +230,7 @@ def _edits(lm: LanguageModel, asked: _Asked, prompt: str) -> tuple[list[AnyEdit]
         edits.append(edit)
         labels.append(label)
     for latent in asked.latents:
+        say(f"checking the SAE {latent.name}")
         edits.append(_latent_edit(lm, asked, latent, prompt))
         labels.append(latent.label)
     return edits, labels

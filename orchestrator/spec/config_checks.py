@@ -102,6 +102,8 @@ def _one_config(kind: JobKind, setup: Any, config: Config) -> list[Fault]:
     """Faults of one configuration, with paths from the parameter down."""
     models = kind.parameters()
     variant = config.get(kind.discriminator) if kind.discriminator else None
+    if setup is None and kind.discriminator and kind.discriminator not in config:
+        return []  # the setup may have given it
     if not isinstance(variant, str | None) or variant not in models:
         rule = f"must be one of {listed(models)}"
         return [Fault((str(kind.discriminator),), rule, variant, "name one of these")]

@@ -103,8 +103,14 @@ def _never_true(space: Space) -> Iterator[Fault]:
                 yield Fault(path, rule, conditions, "drop this range or widen the condition")
 
 
-def kind_faults(space: Space, kind: JobKind, *, complete: bool) -> list[Fault]:
-    """Faults of the names: unknown, of no variant that is searched, missing."""
+def kind_faults(
+    space: Space, kind: JobKind, *, complete: bool, setup_is_known: bool = True
+) -> list[Fault]:
+    """Faults of the names: unknown, of no variant that is searched, missing.
+
+    Args:
+        setup_is_known: if not, it may be what would have decided between the variants.
+    """
     models = kind.parameters()
     discriminator = kind.discriminator
     if not space.entries and complete and discriminator is None:
@@ -112,7 +118,8 @@ def kind_faults(space: Space, kind: JobKind, *, complete: bool) -> list[Fault]:
     variants: list[str | None] = [None]
     faults: list[Fault] = []
     if discriminator is not None:
-        faults = list(_discriminator_faults(space, kind, discriminator, complete=complete))
+        is_due = complete and setup_is_known
+        faults = list(_discriminator_faults(space, kind, discriminator, is_due=is_due))
         given = space.values_of(discriminator) or (() if complete else tuple(models))
         variants = [value for value in given if isinstance(value, str) and value in models]
     for name in space.entries:
@@ -124,12 +131,12 @@ def kind_faults(space: Space, kind: JobKind, *, complete: bool) -> list[Fault]:
 
 
 def _discriminator_faults(
-    space: Space, kind: JobKind, discriminator: str, *, complete: bool
+    space: Space, kind: JobKind, discriminator: str, *, is_due: bool
 ) -> Iterator[Fault]:
     known = sorted(str(name) for name in kind.parameters())
     alternatives = space.entries.get(discriminator)
     if alternatives is None:
-        if complete:
+        if is_due:
             rule = "is missing; it decides which other parameters there are"
             way_out = f"write {discriminator}: {known[-1]} (known: {listed(known)})"
             yield Fault((discriminator,), rule, way_out=way_out)

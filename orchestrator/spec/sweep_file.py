@@ -145,7 +145,8 @@ class _Reader:
                 f for f in faults if not ("when" in f.path and f.path[-1] in own - {*space.names})
             ]
         if kind is not None:
-            faults = [*faults, *kind_faults(space, kind, complete=complete)]
+            found = kind_faults(space, kind, complete=complete, setup_is_known=setup is not None)
+            faults = [*faults, *found]
             if not faults:
                 space, faults = space.narrowed_to(kind)
         self.names = space.names

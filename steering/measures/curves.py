@@ -78,13 +78,19 @@ def write_trial_report(
     results: Mapping[str, Any],
     strength: float,
     prompts: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> None:
-    """curve.csv, curve.png and answers.md of one trial, into an artefact's folder for people."""
+    """curve.csv, curve.png and answers.md of one trial, into an artefact's folder for people.
+
+    Args:
+        notes: what is to be known of the direction, a paragraph each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / Path(CURVE).name, [asdict(point) for point in points])
     line = Line("", tuple(points), strength)
     draw_curves(folder / "curve.png", [line])
-    text = ["# Steering: one trial", "", f"Strength {strength:g}, on prompts not chosen on:", ""]
+    text = ["# Steering: one trial", "", *(line for note in notes for line in (note, ""))]
+    text += [f"Strength {strength:g}, on prompts not chosen on:", ""]
     text += [markdown_table(_result_rows(results)), "", "## Answers", ""]
     text += _answers(table, strength, prompts)
     (folder / "answers.md").write_text("\n".join(text) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from jobs.kind import FinishedTrial, InputArtefact, SweepUnusable, TrialContext, TrialRunner
+from jobs.kind import FinishedTrial, InputArtefact, SweepUnusable
 from jobs.steer import Steer
 from jobs.steer_setup import SteerSetup
 from orchestrator.spec.faults import SpecFaults
@@ -19,10 +19,15 @@ from orchestrator.spec.sweep import parse_sweep
 from sae.stream_spec import ModelSpec
 from steering.measures.answers import read_answers
 from steering.vectors import load_vectors
+from tests.jobs.steer_trials import (
+    NUM_PROMPTS,
+    STRENGTHS,
+    finished,
+    runner_of,
+    sae_folder,
+    setup_of,
+)
 from tests.sae.tiny_model import D_MODEL, build_tiny_model
-
-NUM_PROMPTS = 6
-STRENGTHS = [0.2, 4.0]
 
 
 @pytest.fixture(autouse=True)
@@ -34,37 +39,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-def setup_of(model: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "model": {"name": str(model)},
-        "layers": [0, 1],
-        "contrast": {"builtin": "formal"},
-        "prompts": "neutral",
-        "num_prompts": NUM_PROMPTS,
-        "strengths": STRENGTHS,
-        "generation": {"max_new_tokens": 6, "chat": False},
-        **changes,
-    }
-
-
-def runner_of(
-    setup: dict[str, Any], inputs: tuple[InputArtefact, ...] = (), **config: Any
-) -> TrialRunner:
-    config = {"method": "mean_difference", "layer": 1, **config}
-    if config["layer"] is None:
-        del config["layer"]
-    context = TrialContext("sweep", "t0000", config, setup, 0, 1, "cpu", inputs=inputs)
-    return Steer().runner(context)
-
-
-def finished(runner: TrialRunner, folder: Path) -> Any:
-    runner.attach(None)
-    runner.advance(4, 4, 300.0)
-    runner.advance(NUM_PROMPTS, NUM_PROMPTS, 300.0)
-    folder.mkdir()
-    return runner.finish(folder)
 
 
 def test_a_trial_reports_every_metric_and_becomes_vectors(model: Path, tmp_path: Path) -> None:
@@ -155,20 +129,6 @@ def test_finished_vectors_of_another_sweep_are_steered_with(model: Path, tmp_pat
         lacking.attach(None)
 
 
-def sae_folder(folder: Path, *, broken: bool = False) -> Path:
-    from sae_lens import StandardSAE, StandardSAEConfig
-
-    config = StandardSAEConfig(d_in=D_MODEL, d_sae=2 * D_MODEL)
-    config.metadata["hook_name"] = "blocks.1.hook_resid_post"
-    sae = StandardSAE(config)
-    rows_FD = torch.cat([torch.eye(D_MODEL), -torch.eye(D_MODEL)])
-    sae.W_enc.data, sae.W_dec.data = rows_FD.T.contiguous(), rows_FD.clone() * (9 if broken else 1)
-    sae.b_enc.data.zero_()
-    sae.b_dec.data.zero_()
-    sae.save_model(folder)
-    return folder
-
-
 def sae_setup(model: Path, folder: Path) -> dict[str, Any]:
     effect = {"contrast": {"builtin": "formal"}}
     setup = setup_of(model, layers=[], sae={"folder": str(folder)}, latents=[3, 4], effect=effect)
@@ -236,6 +196,24 @@ def test_layers_open_a_parameter_and_are_checked() -> None:
         parse_sweep(SWEEP.format(layers="[40]", space="{method: mean_difference}"))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "groups: {data: {builtin: python-docs}}",
+        "vectors: [a, b]",
+        "sae: {folder: a, release: b}\nlatents: [1]",
+        "sae: {folder: a}",
+    ],
+)
+def test_a_faulty_source_brings_no_fault_of_the_space_with_it(source: str) -> None:
+    text = SWEEP.format(layers="[8]", space="{strength: {choice: [0.1, 0.2]}}")
+    with pytest.raises(SpecFaults) as refused:
+        parse_sweep(text.replace("contrast: {builtin: formal}", source))
+    assert "space" not in str(refused.value)
+    with pytest.raises(SpecFaults, match=r"space.method: is missing"):
+        parse_sweep(text)
+
+
 def test_a_method_that_makes_nothing_of_the_source_is_refused() -> None:
     with pytest.raises(SpecFaults, match="(?s)'given' makes nothing of a contrast"):
         parse_sweep(SWEEP.format(layers="[8]", space="{method: given}"))
@@ -275,6 +253,7 @@ def test_each_trials_process_has_a_model_of_its_own() -> None:
             "embedding",
         ),
         ("groups: {embedding: needs, target: a}\nlayers: [8]\ninstruction: x", "embedding"),
+        ("probe: needs\neffect: {contrast: {builtin: formal}}", "probe"),
     ],
 )
 def test_what_no_needed_sweep_makes_is_refused_at_submit(source: str, kind: str) -> None:
@@ -294,7 +273,7 @@ def test_what_no_needed_sweep_makes_is_refused_at_submit(source: str, kind: str)
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"contrast": None}, "exactly one of contrast, vectors, sae, groups; got none"),
+        ({"contrast": None}, "exactly one of contrast, .* got none"),
         ({"layers": []}, "layers is missing"),
         ({"contrast": None, "vectors": "needs"}, "effect is missing"),
         (

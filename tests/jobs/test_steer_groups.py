@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from jobs.composed_setup import CompositionParameters, GroupsSpec
 from jobs.kind import InputArtefact, SweepUnusable, TrialContext, TrialRunner
 from jobs.runners.steer_groups import composed_vectors, found_groups
-from jobs.steer import ComposedParameters, Steer
+from jobs.steer import Steer
+from jobs.steer_parameters import ComposedParameters
 from jobs.steer_setup import SteerSetup
 from orchestrator.spec.faults import SpecFaults
 from orchestrator.spec.sweep import parse_sweep

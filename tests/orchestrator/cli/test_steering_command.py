@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -143,8 +144,6 @@ def test_a_prompt_comes_from_stdin(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import io
-
     folder = write_vectors(tmp_path / "v", suggested=1.0)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{PROMPT}\n"))
     assert ask(model, "--vector", str(folder), "--json", "-") == 0
@@ -197,3 +196,62 @@ def test_a_wrong_request_imports_no_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--strength is missing" in done.stderr
+
+
+class Terminal(io.StringIO):
+    """What stderr is where somebody looks."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    return terminal
+
+
+def test_a_terminal_is_told_what_is_done_and_a_program_is_not(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_vectors(tmp_path / "v", suggested=1.0)
+    terminal = on_terminal(monkeypatch)
+    assert ask(model, "--vector", str(folder), PROMPT) == 0
+    assert "measuring both answers" in terminal.getvalue()
+    assert "--- steered" in capsys.readouterr().out
+    program = on_terminal(monkeypatch)
+    assert ask(model, "--vector", str(folder), "--json", PROMPT) == 0
+    assert program.getvalue() == ""
+    json.loads(capsys.readouterr().out)
+
+
+def test_the_line_is_erased_and_never_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator.cli.doing import told_what_is_done
+
+    terminal = on_terminal(monkeypatch)
+    with told_what_is_done("reading") as say:
+        say("checking the SAE [a]")
+    assert "checking the SAE [a]" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")
+    logged = io.StringIO()
+    monkeypatch.setattr("sys.stderr", logged)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with told_what_is_done("reading") as say:
+        say("answering")
+    assert logged.getvalue() == ""
+
+
+def test_an_interruption_is_one_line(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object, **named: object) -> None:
+        del arguments, named
+        raise KeyboardInterrupt
+
+    folder = write_vectors(tmp_path / "v", suggested=1.0)
+    monkeypatch.setattr("steering.generation.generate", interrupted)
+    assert ask(model, "--vector", str(folder), PROMPT) == 130
+    assert capsys.readouterr() == ("", "saeq: interrupted\n")
