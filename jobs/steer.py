@@ -17,6 +17,8 @@ from jobs.steer_setup import NEEDS, PROBE_REPORT, SteerSetup
 from sae.hooks import check_hook
 from sae.model_shapes import known_shapes
 from sae.stream_errors import UnknownHook
+from steering.errors import BadSteeringInput
+from steering.prompt_banks import find_bank
 
 __all__ = ["Steer"]
 
@@ -109,6 +111,7 @@ class Steer(JobKind):
                 check_hook(f"{setup.site}.{layer}", shape)
             except UnknownHook as error:
                 faults.append((("layers", index), str(error)))
+        faults += _bank_faults(setup, are_files=False)
         return faults
 
     def check_needs(
@@ -130,12 +133,7 @@ class Steer(JobKind):
         effect = setup.effect
         if effect is not None and effect.contrast is not None:
             faults += missing_files(effect.contrast.files, ("effect", "contrast", "files"))
-        for key, prompts in (
-            (("prompts",), setup.prompts),
-            (("drawing", "prompts"), setup.drawing.prompts),
-        ):
-            if isinstance(prompts, str) and Path(prompts).suffix:
-                faults += missing_files(prompts, key)
+        faults += _bank_faults(setup, are_files=True)
         if setup.vectors not in (None, NEEDS):
             faults += missing_files(setup.vectors, ("vectors",))
         if setup.probe not in (None, NEEDS):
@@ -178,3 +176,20 @@ class Steer(JobKind):
         from jobs.steer_report import write_sweep_report
 
         return write_sweep_report(trials, folder)
+
+
+def _bank_faults(setup: SteerSetup, *, are_files: bool) -> list[tuple[tuple[str | int, ...], str]]:
+    """Banks that are not there, cannot be read, or have too few prompts; built-in ones or files."""
+    faults: list[tuple[tuple[str | int, ...], str]] = []
+    banks: list[tuple[tuple[str | int, ...], str | Sequence[str], int]] = [
+        (("prompts",), setup.prompts, setup.count),
+        (("drawing", "prompts"), setup.drawing.prompts, 1),
+    ]
+    for at, bank, count in banks:
+        if not isinstance(bank, str) or bool(Path(bank).suffix) != are_files:
+            continue
+        try:
+            find_bank(bank).first(count)
+        except BadSteeringInput as error:
+            faults.append((at, str(error)))
+    return faults

@@ -292,3 +292,25 @@ def test_a_setup_that_cannot_work_is_refused(changes: dict[str, Any], rule: str)
     setup = {**setup_of(Path("m")), **changes}
     with pytest.raises(ValidationError, match=rule):
         SteerSetup.model_validate({k: v for k, v in setup.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"prompts": "neutral", "num_prompts": 60}, "has 48 prompts, and 60 are asked for"),
+        ({"prompts": "nutral"}, "built-in ones: neutral"),
+        ({"drawing": {"prompts": "nutral"}}, "built-in ones: neutral"),
+    ],
+)
+def test_a_bank_is_judged_before_anything_runs(changes: dict[str, Any], rule: str) -> None:
+    setup = SteerSetup.model_validate({**setup_of(Path("m")), **changes})
+    assert any(rule in said for _, said in Steer().check_setup(setup))
+
+
+def test_a_bank_of_ones_own_is_judged_where_it_lies(tmp_path: Path) -> None:
+    bank = tmp_path / "short.txt"
+    bank.write_text("Why?\n")
+    setup = {**setup_of(Path("m")), "prompts": str(bank), "num_prompts": 4}
+    one = SteerSetup.model_validate(setup)
+    assert Steer().check_setup(one) == []
+    assert "has 1 prompts, and 4 are asked for" in Steer().check_here(one)[0][1]
