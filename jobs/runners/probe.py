@@ -180,7 +180,7 @@ class ProbeRunner(InProcessRunner):
                 )
         else:
             found = dict(named)
-        return {name: load_sae(spec) for name, spec in found.items()}
+        return {name: load_sae(spec, label=name) for name, spec in found.items()}
 
     def _features(
         self, lm: LanguageModel, labelled: LabelledTexts
