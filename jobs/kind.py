@@ -270,6 +270,19 @@ class JobKind(ABC):
         del setup
         return []
 
+    def check_needs(
+        self, setup: Any, kinds: Sequence[str]
+    ) -> list[tuple[tuple[str | int, ...], str]]:
+        """Faults between the setup and what the sweep takes of other sweeps.
+
+        Args:
+            kinds: artefact kind of each entry of `needs`, in the order of the sweep file.
+
+        Paths and messages as in `check_setup`.
+        """
+        del setup, kinds
+        return []
+
     def check_here(self, setup: Any) -> list[tuple[tuple[str | int, ...], str]]:
         """Faults that only the machine that will run it can see, such as a file that is not there.
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from jobs.composed_setup import composition_faults
-from jobs.input_files import missing_files
+from jobs.input_files import missing_files, missing_needs
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
 from jobs.language_model_bytes import ANSWERING_BYTES, language_model_bytes
 from jobs.steer_parameters import implied_method, method_faults, parameters_by_method
@@ -17,6 +17,8 @@ from jobs.steer_setup import NEEDS, PROBE_REPORT, SteerSetup
 from sae.hooks import check_hook
 from sae.model_shapes import known_shapes
 from sae.stream_errors import UnknownHook
+from steering.errors import BadSteeringInput
+from steering.prompt_banks import find_bank
 
 __all__ = ["Steer"]
 
@@ -109,7 +111,20 @@ class Steer(JobKind):
                 check_hook(f"{setup.site}.{layer}", shape)
             except UnknownHook as error:
                 faults.append((("layers", index), str(error)))
+        faults += _bank_faults(setup, are_files=False)
         return faults
+
+    def check_needs(
+        self, setup: SteerSetup, kinds: Sequence[str]
+    ) -> list[tuple[tuple[str | int, ...], str]]:
+        wanted: dict[tuple[str | int, ...], str] = {
+            (name,): name for name in ("vectors", "sae", "probe") if getattr(setup, name) == NEEDS
+        }
+        if setup.groups is not None and setup.groups.embedding == NEEDS:
+            wanted["groups", "embedding"] = "embedding"
+        if setup.effect is not None and setup.effect.embedding == NEEDS:
+            wanted["effect", "embedding"] = "embedding"
+        return missing_needs(wanted, kinds)
 
     def check_here(self, setup: SteerSetup) -> list[tuple[tuple[str | int, ...], str]]:
         faults: list[tuple[tuple[str | int, ...], str]] = []
@@ -118,12 +133,7 @@ class Steer(JobKind):
         effect = setup.effect
         if effect is not None and effect.contrast is not None:
             faults += missing_files(effect.contrast.files, ("effect", "contrast", "files"))
-        for key, prompts in (
-            (("prompts",), setup.prompts),
-            (("drawing", "prompts"), setup.drawing.prompts),
-        ):
-            if isinstance(prompts, str) and Path(prompts).suffix:
-                faults += missing_files(prompts, key)
+        faults += _bank_faults(setup, are_files=True)
         if setup.vectors not in (None, NEEDS):
             faults += missing_files(setup.vectors, ("vectors",))
         if setup.probe not in (None, NEEDS):
@@ -166,3 +176,20 @@ class Steer(JobKind):
         from jobs.steer_report import write_sweep_report
 
         return write_sweep_report(trials, folder)
+
+
+def _bank_faults(setup: SteerSetup, *, are_files: bool) -> list[tuple[tuple[str | int, ...], str]]:
+    """Banks that are not there, cannot be read, or have too few prompts; built-in ones or files."""
+    faults: list[tuple[tuple[str | int, ...], str]] = []
+    banks: list[tuple[tuple[str | int, ...], str | Sequence[str], int]] = [
+        (("prompts",), setup.prompts, setup.count),
+        (("drawing", "prompts"), setup.drawing.prompts, 1),
+    ]
+    for at, bank, count in banks:
+        if not isinstance(bank, str) or bool(Path(bank).suffix) != are_files:
+            continue
+        try:
+            find_bank(bank).first(count)
+        except BadSteeringInput as error:
+            faults.append((at, str(error)))
+    return faults

@@ -92,6 +92,21 @@ class SteeringTable(JobKind):
         del searched
         return ()  # all answer the same prompts
 
+    def check_needs(
+        self, setup: SteeringTableSetup, kinds: Sequence[str]
+    ) -> list[tuple[tuple[str | int, ...], str]]:
+        named, needed = setup.embedding, kinds.count("embedding")
+        if (named is not None) + needed == 1:
+            return []
+        return [
+            (
+                ("embedding",) if named is not None else ("needs",),
+                f"a table needs exactly one style embedding; got embedding={named!r} and {needed} "
+                "from the sweeps it needs; name a folder, or write needs: "
+                "[{sweep: NAME, select: {kind: embedding, best: macro_accuracy}}]",
+            )
+        ]
+
     def check_here(self, setup: SteeringTableSetup) -> list[tuple[tuple[str | int, ...], str]]:
         faults: list[tuple[tuple[str | int, ...], str]] = []
         if setup.data is not None:

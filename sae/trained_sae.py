@@ -108,9 +108,19 @@ class TrainedSae:
         return x_ND
 
 
-def load_sae(spec: SaeSpec, device: str | torch.device = "cpu") -> TrainedSae:
-    """Load a finished SAE. Raises BadSae with what is missing and what to do."""
+def load_sae(
+    spec: SaeSpec, device: str | torch.device = "cpu", *, label: str | None = None
+) -> TrainedSae:
+    """Load a finished SAE.
+
+    Args:
+        label: what messages and records call it, such as an artefact's id; not given: its place.
+
+    Raises:
+        BadSae: with what is missing and what to do.
+    """
     found = _load(spec, device)
+    found.label = label or found.label
     if found.normalization not in _NORMALIZATIONS:
         raise BadSae(
             f"{found.label} expects activations under {found.normalization}, which is not folded "

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from jobs.kind import TrialContext, TrialFailed
-from jobs.probe import SAES, Probe, ProbeParameters, ProbeSetup
+from jobs.probe import NEEDS, SAES, Probe, ProbeParameters, ProbeSetup
 from jobs.runners.in_process import InProcessRunner
+from jobs.runners.language_models import model_of
+from jobs.splits import SplitConfig
 from steering.errors import BadSteeringInput
 from steering.probes.features.spec import TOKEN_POOLINGS, FeaturePooling
 
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
     from steering.probes.data import LabelledTexts
     from steering.probes.features import FeatureSpec, FeatureTable
     from steering.probes.method import FittedProbe
+    from steering.probes.noise.noise_steps import NoiseSteps
     from steering.probes.study import Fit, ProbeStudy, Recipe
 
-FITS, PROBE = "fits.json", "probe"
+FITS, NOISE, PROBE = "fits.json", "noise.json", "probe"
 POOLINGS: tuple[FeaturePooling, ...] = get_args(FeaturePooling)
 
 
@@ -39,31 +42,41 @@ class ProbeRunner(InProcessRunner):
         self._saes: Mapping[str, TrainedSae] = {}
         self._raw: Mapping[str, FeatureSpec] = {}
         self._fits: list[Fit] = []
+        self._noise: NoiseSteps | None = None
 
     def open(self) -> None:
         from steering.probes.evaluation import OBJECTIVES, check_objective
         from steering.probes.study import ProbeStudy
 
         setup = self._setup
-        lm = language_model(setup.model.model_dump_json(), self.context.device)
-        self._saes = self._load_saes() if setup.saes else {}
         labelled = labelled_texts(setup.data.model_dump_json())
+        # What cannot be dealt out is said before hours of features.
+        check_splits(setup.data.model_dump_json(), setup.split.model_dump_json(), setup.seeds)
         if self.context.metric.removeprefix("test_") in OBJECTIVES:
             objective = self.context.metric.removeprefix("test_")
             check_objective(objective, labelled.y_NL, labelled.task)
+        lm = model_of(setup.model.model_dump_json(), self.context.device)
+        self._saes = self._load_saes() if setup.saes else {}
         table, spec_by_source = self._features(lm, labelled)
         self._study = ProbeStudy(table, spec_by_source, self._recipe, setup.split.shares)
 
     @property
     def units_done(self) -> int:
-        """Splits on which every source was fitted."""
-        return len(self._fits) // len(self._the_study.spec_by_source)
+        """Splits on which every source was fitted; the last is done with the noise sweep."""
+        splits = len(self._fits) // len(self._the_study.spec_by_source)
+        noise = self._noise_steps if splits == self._setup.seeds else None
+        return splits - 1 if noise is not None and not noise.is_done else splits
 
     def step(self) -> None:
         sources = list(self._the_study.spec_by_source)
         split, place = divmod(len(self._fits), len(sources))
-        seed = self._setup.split.seed + split
-        self._fits.append(self._the_study.fit(sources[place], seed))
+        if split < self._setup.seeds:
+            seed = self._setup.split.seed + split
+            self._fits.append(self._the_study.fit(sources[place], seed))
+            return
+        noise = self._noise_steps
+        assert noise is not None, "all splits are fitted"
+        noise.step()
 
     def measure(self) -> Mapping[str, float]:
         from steering.probes.study import REPORTED, mean_of
@@ -75,6 +88,8 @@ class ProbeRunner(InProcessRunner):
         for number, fit in enumerate(self._fits):
             fit.probe.save(folder / f"{PROBE}-{number:04d}")
         (folder / FITS).write_text(json.dumps([fit.to_json() for fit in self._fits]) + "\n")
+        if self._noise is not None:
+            (folder / NOISE).write_text(json.dumps(self._noise.to_json()) + "\n")
 
     def read_state(self, folder: Path) -> None:
         from steering.probes.method import FittedProbe
@@ -85,6 +100,8 @@ class ProbeRunner(InProcessRunner):
             Fit.of(one, FittedProbe.load(folder / f"{PROBE}-{number:04d}"))
             for number, one in enumerate(said)
         ]
+        if (folder / NOISE).exists() and (noise := self._noise_steps) is not None:
+            noise.read(json.loads((folder / NOISE).read_text()))
 
     def export(self, folder: Path) -> tuple[Mapping[str, float], Mapping[str, Any]]:
         """The best source's probe, loaded back; tests, controls, and what single latents do."""
@@ -106,11 +123,10 @@ class ProbeRunner(InProcessRunner):
             self._fits,
             best,
             loaded,
-            wishes=ReportWishes(
-                self._setup.controls, self._setup.label_noise, self._setup.token_noise
-            ),
+            wishes=ReportWishes(self._setup.controls, self._setup.token_noise),
             about=self._about(),
             raw=self._raw.get(best),
+            noise=self._noise_steps,
         )
         if best in self._saes and self._setup.latents.top:
             report = report.with_latents(self._latents(best, first.split_seed, loaded))
@@ -123,7 +139,7 @@ class ProbeRunner(InProcessRunner):
         return {**self.measure(), **finals, **report.control_metrics()}, record
 
     def close(self) -> None:
-        self._study = None
+        self._study = self._noise = None
 
     @property
     def _the_study(self) -> ProbeStudy:
@@ -136,11 +152,22 @@ class ProbeRunner(InProcessRunner):
 
         return best_source(self._fits)
 
+    @property
+    def _noise_steps(self) -> NoiseSteps | None:
+        """Of the best source, once all are fitted on all splits; None if not asked for."""
+        from steering.probes.noise.noise_steps import NoiseSteps
+
+        spec = self._setup.label_noise
+        if self._noise is None and spec is not None:
+            seed = self._setup.split.seed
+            self._noise = NoiseSteps(self._the_study, self._best, seed, spec)
+        return self._noise
+
     def _load_saes(self) -> dict[str, TrainedSae]:
         from sae.trained_sae import SaeSpec, load_sae
 
         named = self._setup.saes
-        if named == "needs":
+        if named == NEEDS:
             found = {
                 one.id: SaeSpec(folder=str(one.folder))
                 for one in self.context.inputs
@@ -153,7 +180,7 @@ class ProbeRunner(InProcessRunner):
                 )
         else:
             found = dict(named)
-        return {name: load_sae(spec) for name, spec in found.items()}
+        return {name: load_sae(spec, label=name) for name, spec in found.items()}
 
     def _features(
         self, lm: LanguageModel, labelled: LabelledTexts
@@ -189,7 +216,7 @@ class ProbeRunner(InProcessRunner):
         from steering.probes.report.latents import LatentWishes, latents_of
 
         wanted = self._setup.latents
-        lm = language_model(self._setup.model.model_dump_json(), self.context.device)
+        lm = model_of(self._setup.model.model_dump_json(), self.context.device)
         wishes = LatentWishes(
             top=wanted.top,
             contexts=wanted.contexts,
@@ -242,17 +269,18 @@ def recipe_of(config: Mapping[str, Any], setup: ProbeSetup) -> tuple[ProbeParame
 
 
 @lru_cache(maxsize=1)
-def language_model(spec_json: str, device: str) -> LanguageModel:
-    """Once a process: workers are used again for the next trial."""
-    from sae.language_model import LanguageModel
-    from sae.stream_spec import ModelSpec
-
-    return LanguageModel.load(ModelSpec.model_validate_json(spec_json), device)
-
-
-@lru_cache(maxsize=1)
 def labelled_texts(spec_json: str) -> LabelledTexts:
     """Once a process."""
     from steering.probes.data import LabelledSpec, read_labelled
 
     return read_labelled(LabelledSpec.model_validate_json(spec_json))
+
+
+@lru_cache(maxsize=1)
+def check_splits(data_json: str, split_json: str, seeds: int) -> None:
+    """Deal the texts out as trials will, once a process. Raises BadSteeringInput."""
+    from steering.probes.splits import split_labelled
+
+    labelled, split = labelled_texts(data_json), SplitConfig.model_validate_json(split_json)
+    for seed in range(split.seed, split.seed + seeds):
+        split_labelled(labelled, split.shares, seed)

@@ -92,11 +92,12 @@ def _checked_sae(
     inputs: Sequence[InputArtefact],
     hook: str | None,
 ) -> CheckedSae:
-    spec = setup.sae
+    spec, label = setup.sae, None
     if spec == NEEDS:
-        spec = SaeSpec(folder=str(folder_of(needed(inputs, "sae", place))))
+        artefact = needed(inputs, "sae", place)
+        spec, label = SaeSpec(folder=str(folder_of(artefact))), artefact.id
     assert isinstance(spec, SaeSpec)
-    sae = load_sae(spec, lm.device)
+    sae = load_sae(spec, lm.device, label=label)
     check_model_name(sae, setup.model, other_model=setup.sae_limits.other_model)
     checked = check_sae(lm, sae, prompts, setup.generation, hook=hook, limits=setup.sae_limits)
     logger.info("%s at %s: %s", sae.label, checked.hook, checked.fit)

@@ -258,7 +258,7 @@ def _latent_edit(lm: LanguageModel, asked: _Asked, latent: LatentChange, prompt:
     from steering.edits import SaeLatents
     from steering.sae_check import check_model_name, check_sae
 
-    sae = load_sae(latent.sae, lm.device)
+    sae = load_sae(latent.sae, lm.device, label=latent.name)
     check_model_name(
         sae, asked.model, other_model=asked.other_model, way_out="allow it with --other-model"
     )

@@ -50,6 +50,10 @@ def _setup_faults(parts: Parts) -> Iterator[Fault]:
     if parts.kind is not None and parts.setup is not None:
         for path, message in parts.kind.check_setup(parts.setup):
             yield Fault(path, message)
+        if parts.rest is not None:
+            kinds = [need.select.kind for need in parts.rest.needs]
+            for path, message in parts.kind.check_needs(parts.setup, kinds):
+                yield Fault(path, message)
 
 
 def _needs_faults(parts: Parts) -> Iterator[Fault]:

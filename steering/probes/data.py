@@ -194,7 +194,8 @@ def read_all_labelled(spec: LabelledSpec, folder: Path = Path()) -> LabelledText
 
     if spec.builtin is not None:
         labelled = BUILTIN[spec.builtin]()
-        return labelled.take(range(min(len(labelled), spec.max_texts or len(labelled))))
+        kept = labelled.take(range(min(len(labelled), spec.max_texts or len(labelled))))
+        return without_repeats(kept, spec.repeats)
     if spec.files is not None:
         rows = read_files(spec.files, spec.columns, folder)
     else:

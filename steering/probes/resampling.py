@@ -40,10 +40,10 @@ def resampled_intervals(
         resamples: 0 for none; low and high are then nan.
 
     Raises:
-        BadSteeringInput: fewer than two items.
+        BadSteeringInput: fewer than two items, and resamples.
     """
     unit_N, count = units_of(items)
-    if count < 2:
+    if count < 2 and resamples:
         raise BadSteeringInput(
             f"{count} items are too few for an interval; at least two are needed"
         )

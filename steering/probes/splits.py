@@ -19,6 +19,8 @@ __all__ = ["PARTS", "Part", "Split", "check_split", "split_labelled"]
 
 Array = np.ndarray[Any, Any]
 SHOWN = 3
+MIN_ITEMS = 2
+"""Of a part: an interval is over items."""
 
 
 def split_labelled(
@@ -33,8 +35,8 @@ def split_labelled(
     the labelled characters. The order follows from (seed, item) alone.
 
     Raises:
-        BadSteeringInput: shares that do not add up; a part without any positive, or any negative,
-            of a label.
+        BadSteeringInput: shares that do not add up; a part of fewer than two items; a part without
+            any positive, or any negative, of a label.
     """
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise BadSteeringInput(f"shares={list(shares)} must be positive and add up to 1")
@@ -44,6 +46,7 @@ def split_labelled(
     split = Split(
         {part: tuple(np.flatnonzero(part_I[item_N] == p).tolist()) for p, part in enumerate(PARTS)}
     )
+    _refuse_single_items(split, labelled)
     _refuse_empty(split, labelled)
     check_split(split, labelled)
     return split
@@ -108,6 +111,17 @@ def _dealt(names: Array, count_IC: Array, share_P: Array, seed: int) -> Array:
             part_I[item] = part
             wanted_PC[part] -= count_IC[item]
     return part_I
+
+
+def _refuse_single_items(split: Split, labelled: LabelledTexts) -> None:
+    counts = {part: len({labelled.items[row] for row in split.rows[part]}) for part in PARTS}
+    few = [f"{part} has {count}" for part, count in counts.items() if count < MIN_ITEMS]
+    if few:
+        raise BadSteeringInput(
+            f"each part needs at least {MIN_ITEMS} items, or no interval can be given, and of "
+            f"{sum(counts.values())} items {' and '.join(few)}; read more texts (max_texts), raise "
+            "the share of that part, or name a finer item"
+        )
 
 
 def _refuse_empty(split: Split, labelled: LabelledTexts) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from jobs.kind import FinishedTrial, SweepUnusable, TrialContext, TrialRunner
-from jobs.probe import Probe, ProbeSetup
+from jobs.probe import LatentsConfig, Probe, ProbeSetup
+from jobs.runners import language_models
 from jobs.runners import probe as probe_runner
 from orchestrator.spec.faults import SpecFaults
 from orchestrator.spec.sweep import parse_sweep
+from steering.probes.latents.questions import YesNoSpec
 from steering.probes.method import FittedProbe
 from tests.jobs.bread_texts import write_texts
+from tests.jobs.one_thread import one_thread
 from tests.sae.tiny_model import build_tiny_model
 from tests.steering.probes.tiny_saes import dense_sae
 
@@ -23,10 +28,12 @@ HOOK = "resid_post.1"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("SAEQ_CACHE", str(tmp_path / "cache"))
-    probe_runner.language_model.cache_clear()
+    language_models.model_of.cache_clear()
     probe_runner.labelled_texts.cache_clear()
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +130,22 @@ def test_of_two_saes_the_one_that_carries_the_label_is_chosen_and_its_latent_sho
     assert len(said["latents"]) == 2
     assert any(latent["contexts"] for latent in said["latents"])
     trial = FinishedTrial("t0000", {}, metrics, "probe-t0000", tmp_path / "artefact")
+    runner = runner_of({**setup, "controls": False}, source=HOOK, pooling="max")
+    runner.attach(None)
+    raw = FinishedTrial("t0001", {}, finished(runner, tmp_path / "raw"), "p", tmp_path / "raw")
     out = tmp_path / "report"
     out.mkdir()
-    page, *others = Probe().write_report(ProbeSetup.model_validate(setup), [trial], out)
+    page, *others = Probe().write_report(ProbeSetup.model_validate(setup), [trial, raw], out)
     assert page.name == "probes.html"
     assert {path.name for path in others} == {"probes.csv", "saes.csv"}
     text = page.read_text()
+    saes_csv = list(csv.DictReader((out / "saes.csv").open()))
+    for row in (*csv.DictReader((out / "probes.csv").open()), *saes_csv):
+        assert 0 <= float(row["low_over_splits"]) <= float(row["high_over_splits"]) <= 1
     assert "SAEs by what they are good for" in text
+    assert "Having SAE probes to choose from changes test AUROC by " in text
+    assert "the mean of 3 splits (" in text
+    assert "of the same texts, so this is no confidence interval" in text
     assert "http" not in text.replace("http-equiv", ""), "readable without a network"
 
 
@@ -141,6 +157,32 @@ def test_what_cannot_be_used_is_said(model: Path, texts: Path) -> None:
     setup["data"]["label"] = "butter"
     with pytest.raises(SweepUnusable, match="butter"):
         runner_of(setup, source=HOOK).attach(None)
+
+
+def test_texts_of_too_few_items_are_refused_before_the_model_is_read(
+    model: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_runner, "model_of", lambda *_: pytest.fail("read the model first"))
+    setup = setup_of(model, texts, split={"shares": [0.95, 0.025, 0.025]})
+    setup["read"]["max_tokens"] = 47  # no cached features
+    with pytest.raises(SweepUnusable, match="at least 2 items.* has 1.*max_texts.*finer item"):
+        runner_of(setup, source=HOOK).attach(None)
+
+
+def test_each_trial_is_planned_with_a_language_model_of_its_own() -> None:
+    model = {"builtin": "smollm2-135m", "dtype": "float32"}
+    setup = ProbeSetup.model_validate(
+        {"model": model, "data": {"builtin": "manual-parts"}, "hooks": ["resid_post.1"]}
+    )
+    footprint = Probe().footprint(setup, {})
+    assert footprint.shared_bytes == 0
+    assert footprint.trial_bytes >= 2**29 + 134_000_000 * 4
+
+
+def test_the_example_of_a_question_is_yaml() -> None:
+    description = LatentsConfig.model_fields["question"].description or ""
+    example = description[description.index("{") : description.index("}") + 1]
+    YesNoSpec.model_validate(yaml.safe_load(example))
 
 
 def test_accuracy_is_no_objective_where_one_answer_is_nearly_always_right(
@@ -161,6 +203,11 @@ def test_accuracy_is_no_objective_where_one_answer_is_nearly_always_right(
     ("changes", "said"),
     [
         ({"hooks": ["resid_post.99"]}, "layers 0 to 29"),
+        ({"saes": "needs"}, "saes: takes what other sweeps made, and this one needs nothing of"),
+        (
+            {"saes": "needs", "needs": [{"sweep": "s", "select": {"kind": "vectors"}}]},
+            "add needs: [{sweep: NAME, select: {kind: sae, ...}}]",
+        ),
         ({"hooks": [], "saes": {}}, "nothing is read"),
         ({"hooks": ["resid_post.1", "resid_post.1"]}, "names one twice"),
         ({"space": {"method": "k_spars"}}, "k_sparse"),

@@ -11,9 +11,11 @@ import pytest
 
 from jobs.kind import FinishedTrial, TrialContext
 from jobs.probe import Probe, ProbeSetup
+from jobs.runners import language_models
 from jobs.runners import probe as probe_runner
 from steering.probes.method import FittedProbe
 from tests.jobs.bread_texts import write_texts
+from tests.jobs.one_thread import one_thread
 from tests.sae.tiny_model import build_tiny_model
 
 HOOK = "resid_post.1"
@@ -27,9 +29,9 @@ DECLARED = {"kind": "class_conditional", "wrong_among_positive": 0.9}
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Features are extracted once for all tests here."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         patch.setenv("SAEQ_CACHE", str(tmp_path_factory.mktemp("cache")))
-        probe_runner.language_model.cache_clear()
+        language_models.model_of.cache_clear()
         probe_runner.labelled_texts.cache_clear()
         yield
 
@@ -49,6 +51,12 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row["where"] = [] if start < 0 else [{"start": start, "end": start + len("bread")}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+@pytest.fixture
+def plain_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without pictures, which take longer than the probes."""
+    monkeypatch.setattr("steering.probes.report.pictures._drawn", lambda *_, **__: b"picture")
 
 
 def setup_of(model: Path, texts: Path, **changes: Any) -> dict[str, Any]:
@@ -110,6 +118,39 @@ def test_a_sweep_of_label_noise_is_drawn_tabled_and_written_as_csv(
     assert {row["flip"] for row in rows} == {"none", "symmetric", "positive_to_negative"}
 
 
+@pytest.mark.usefixtures("plain_pages")
+def test_a_sweep_of_label_noise_can_be_left_between_fits_and_gone_on_with(
+    model: Path, texts: Path, tmp_path: Path
+) -> None:
+    noise = {"rates": [0.3], "flips": ["positive_to_negative"], "seeds": 2}
+    setup = setup_of(model, texts, label_noise=noise)
+    config = {"method": "mass_mean", "pooling": "max"}
+    whole = said_of(setup, tmp_path / "whole", config)["label_noise"]
+
+    def runner_at(checkpoint: Path | None) -> Any:
+        runner: Any = Probe().runner(TrialContext("sweep", "t0", config, setup, 0, 1, "cpu"))
+        runner.attach(checkpoint)
+        return runner
+
+    first, steps = runner_at(None), 0
+    while len(first._fits) < 1 or len(first._noise_steps.points) < 3:
+        progress = first.advance(1, 1, 0.0)  # comes back after a step: here it may be stopped
+        assert progress.metrics is None
+        assert progress.tokens == 0, "the last split is done with its noise sweep"
+        steps += 1
+    assert steps == 1 + 3
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    first.save(saved)
+    second = runner_at(saved)
+    assert len(second._noise.points) == 3
+    assert second.advance(1, 1, 600.0).tokens == 1
+    (tmp_path / "again").mkdir()
+    second.finish(tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "report" / "probe.json").read_text())
+    assert again["label_noise"] == whole
+
+
 def test_noise_that_leaves_no_positive_is_said_and_stops_nothing(
     model: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +161,7 @@ def test_noise_that_leaves_no_positive_is_said_and_stops_nothing(
     assert "Wrong labels" in (tmp_path / "t" / "report" / "probe.html").read_text()
 
 
+@pytest.mark.usefixtures("plain_pages")
 def test_without_the_asking_there_is_no_noise_sweep(
     model: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +171,7 @@ def test_without_the_asking_there_is_no_noise_sweep(
     assert "Wrong labels" not in (tmp_path / "t" / "report" / "probe.html").read_text()
 
 
+@pytest.mark.usefixtures("plain_pages")
 def test_a_probe_of_bags_finds_the_word_is_judged_by_text_and_has_all_controls(
     model: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -138,11 +181,15 @@ def test_a_probe_of_bags_finds_the_word_is_judged_by_text_and_has_all_controls(
     assert said["test"]["metrics"]["auroc"]["estimate"] > 0.8
     assert said["test"]["rows"] == said["test"]["items"] * 5, "judged by text"
     assert {"shuffled_labels", "selectivity", "bag_of_words", "length"} <= set(said["controls"])
-    assert not any("skipped" in one for one in said["controls"].values())
+    skipped = {name: one["skipped"] for name, one in said["controls"].items() if "skipped" in one}
+    assert set(skipped) == {"selectivity"}
+    assert "no item is in two parts" in skipped["selectivity"]
+    assert "no item is in two parts" in (tmp_path / "bags" / "report" / "probe.html").read_text()
     assert said["sources"][0]["fits"][0]["chosen"][0]["epochs"] in (5, 20)
     assert FittedProbe.load(tmp_path / "bags" / "probe").method == "multiple_instance_max"
 
 
+@pytest.mark.usefixtures("plain_pages")
 @pytest.mark.parametrize(
     ("config", "least"),
     [(BAGS, 0.6), ({"method": "logistic_l2", "c": [0.1], "pooling": "tokens"}, 0.8)],
@@ -173,6 +220,7 @@ def test_tokens_are_judged_where_spans_label_them_or_their_noise_is_declared(
     assert "AUROC by token" in (tmp_path / "c" / "report" / "probe.html").read_text()
 
 
+@pytest.mark.usefixtures("plain_pages")
 def test_probes_on_tokens_without_spans_and_their_controls_are_judged_by_text(
     model: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -184,9 +232,10 @@ def test_probes_on_tokens_without_spans_and_their_controls_are_judged_by_text(
     assert said["levels"]["texts"][0]["auroc"]["estimate"] == pytest.approx(auroc)
     assert said["label_noise"]["curves"][0]["auroc"] == pytest.approx(auroc)
     assert abs(said["controls"]["shuffled_labels"]["value"] - 0.5) < 0.25
-    assert said["controls"]["selectivity"]["recurring_share"] == 0, "types are items, not tokens"
+    assert said["controls"]["selectivity"]["value"] is None, "types would be items, not tokens"
 
 
+@pytest.mark.usefixtures("plain_pages")
 @pytest.mark.parametrize("share", [0.1, "estimate"])
 def test_certain_negatives_and_thinned_ones_in_a_trial(
     model: Path, texts: Path, tmp_path: Path, share: float | str

@@ -244,6 +244,33 @@ def test_each_trials_process_has_a_model_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("sae: needs\nlatents: [3]\neffect: {contrast: {builtin: formal}}", "sae"),
+        ("vectors: needs\nlayers: [8]\neffect: {contrast: {builtin: formal}}", "vectors"),
+        (
+            "contrast: {builtin: formal}\nlayers: [8]\neffect: {embedding: needs, group: a}",
+            "embedding",
+        ),
+        ("groups: {embedding: needs, target: a}\nlayers: [8]\ninstruction: x", "embedding"),
+        ("probe: needs\neffect: {contrast: {builtin: formal}}", "probe"),
+    ],
+)
+def test_what_no_needed_sweep_makes_is_refused_at_submit(source: str, kind: str) -> None:
+    text = f"name: s\njob: steer\nmodel: {{builtin: smollm2-135m}}\nprompts: neutral\n{source}\n"
+    text += "search: {sampler: grid}\nearly_stop: {scheduler: none}\n"
+    method = "method: mean_difference, " if source.startswith("contrast") else ""
+    text += f"space: {{{method}strength: {{choice: [0.1, 0.2]}}}}\n"
+    with pytest.raises(SpecFaults, match=f"this one needs nothing of kind {kind}; add needs: "):
+        parse_sweep(text)
+    other = "vectors" if kind != "vectors" else "sae"
+    need = "needs: [{sweep: other, select: {kind: %s, all: true}}]\n"
+    with pytest.raises(SpecFaults, match=f"this one needs nothing of kind {kind}; add needs: "):
+        parse_sweep(text + need % other)
+    parse_sweep(text + need % kind)
+
+
+@pytest.mark.parametrize(
     ("changes", "rule"),
     [
         ({"contrast": None}, "exactly one of contrast, .* got none"),
@@ -265,3 +292,25 @@ def test_a_setup_that_cannot_work_is_refused(changes: dict[str, Any], rule: str)
     setup = {**setup_of(Path("m")), **changes}
     with pytest.raises(ValidationError, match=rule):
         SteerSetup.model_validate({k: v for k, v in setup.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"prompts": "neutral", "num_prompts": 60}, "has 48 prompts, and 60 are asked for"),
+        ({"prompts": "nutral"}, "built-in ones: neutral"),
+        ({"drawing": {"prompts": "nutral"}}, "built-in ones: neutral"),
+    ],
+)
+def test_a_bank_is_judged_before_anything_runs(changes: dict[str, Any], rule: str) -> None:
+    setup = SteerSetup.model_validate({**setup_of(Path("m")), **changes})
+    assert any(rule in said for _, said in Steer().check_setup(setup))
+
+
+def test_a_bank_of_ones_own_is_judged_where_it_lies(tmp_path: Path) -> None:
+    bank = tmp_path / "short.txt"
+    bank.write_text("Why?\n")
+    setup = {**setup_of(Path("m")), "prompts": str(bank), "num_prompts": 4}
+    one = SteerSetup.model_validate(setup)
+    assert Steer().check_setup(one) == []
+    assert "has 1 prompts, and 4 are asked for" in Steer().check_here(one)[0][1]

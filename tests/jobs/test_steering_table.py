@@ -231,6 +231,20 @@ early_stop: {{scheduler: none}}
 """
 
 
+def test_a_table_takes_one_embedding_and_says_so_at_submit() -> None:
+    named = SWEEP.format(layer=12, banks="neutral")
+    needed = named.replace(
+        "embedding: somewhere",
+        "needs: [{sweep: styles, select: {kind: embedding, best: macro_accuracy}}]",
+    )
+    parse_sweep(needed)
+    none = named.replace("embedding: somewhere\n", "")
+    both = needed + "embedding: somewhere\n"
+    for text, got in ((none, "embedding=None and 0"), (both, "embedding='somewhere' and 1")):
+        with pytest.raises(SpecFaults, match=f"exactly one style embedding; got {got}"):
+            parse_sweep(text)
+
+
 def test_a_layer_that_the_model_does_not_have_is_refused() -> None:
     parse_sweep(SWEEP.format(layer=12, banks="neutral"))
     with pytest.raises(SpecFaults, match="30"):

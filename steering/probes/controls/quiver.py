@@ -27,7 +27,7 @@ class Arrow:
     """A probe that was fitted to one problem."""
 
     problem: str
-    """The data and label (and seed of the split) that probes are compared on."""
+    """The data and label that probes are compared on."""
     name: str
     is_sae: bool
     """Whether it reads SAE latents."""
@@ -35,6 +35,8 @@ class Arrow:
     test_auroc: float
     test_NL: Array | None = None
     """Its scores of the test rows, where an interval over items is wanted."""
+    split: str = ""
+    """Which split of the problem's data it was chosen and tested on."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,19 @@ class QuiverGain:
     """Gain in test AUROC of having SAE probes to choose from."""
 
     gain: Interval
-    """Mean over problems; low and high are nan for one problem without scores."""
+    """Mean over problems, of each over its splits; low and high are nan where nothing was
+    resampled."""
     over: str
     """What was resampled for the interval: problems, items, or nothing."""
-    chosen: dict[str, tuple[str, str]]
-    """Problem -> chosen from all, chosen without SAE probes."""
+    chosen: dict[tuple[str, str], tuple[str, str]]
+    """Problem and split -> chosen from all, chosen without SAE probes."""
+    gains: dict[tuple[str, str], float]
+    """Problem and split -> gain. Those of one problem share their data: their spread is no interval
+    of what other data would give."""
 
     @property
     def sae_share(self) -> float:
-        """Share of the problems for which an SAE probe was chosen."""
+        """Share of the problems and splits for which an SAE probe was chosen."""
         return float(np.mean([one != other for one, other in self.chosen.values()]))
 
 
@@ -63,28 +69,34 @@ def quiver_gain(
 ) -> QuiverGain:
     """Choose on validation with and without SAE probes, and compare on test.
 
-    Of several problems, the interval is over problems. Of one, it is over the test items, if the
-    arrows have their scores and `y` and `items` are given.
+    Of several problems, the interval is over problems, whatever the number of their splits. Of one
+    on one split, it is over the test items, if the arrows have their scores and `y` and `items` are
+    given. Of one on several splits there is none: they share their data, and are not independent
+    (Nadeau and Bengio 2003).
 
     Raises:
         BadSteeringInput: a problem without a probe that reads no SAE.
     """
-    by_problem: dict[str, list[Arrow]] = defaultdict(list)
+    by_split: dict[tuple[str, str], list[Arrow]] = defaultdict(list)
     for arrow in arrows:
-        by_problem[arrow.problem].append(arrow)
-    pairs = {problem: _choose(own) for problem, own in by_problem.items()}
+        by_split[arrow.problem, arrow.split].append(arrow)
+    pairs = {key: _choose(own) for key, own in by_split.items()}
     if not pairs:
         raise BadSteeringInput("no probes to choose from")
-    chosen = {problem: (one.name, other.name) for problem, (one, other) in pairs.items()}
-    gains = [one.test_auroc - other.test_auroc for one, other in pairs.values()]
-    if len(gains) > 1:
-        return QuiverGain(mean_interval(gains, seed=seed), "problems", chosen)
-    (best, without), *_ = pairs.values()
-    if y is None or items is None or best.test_NL is None or without.test_NL is None:
-        nothing = Interval(gains[0], float("nan"), float("nan"))
-        return QuiverGain(nothing, "nothing", chosen)
+    chosen = {key: (one.name, other.name) for key, (one, other) in pairs.items()}
+    gains = {key: one.test_auroc - other.test_auroc for key, (one, other) in pairs.items()}
+    by_problem: dict[str, list[float]] = defaultdict(list)
+    for (problem, _), gain in gains.items():
+        by_problem[problem].append(gain)
+    means = [float(np.mean(own)) for own in by_problem.values()]
+    if len(means) > 1:
+        return QuiverGain(mean_interval(means, seed=seed), "problems", chosen, gains)
+    (best, without), *others = pairs.values()
+    if others or y is None or items is None or best.test_NL is None or without.test_NL is None:
+        nothing = Interval(means[0], float("nan"), float("nan"))
+        return QuiverGain(nothing, "nothing", chosen, gains)
     interval = paired_auroc_gain(best.test_NL, without.test_NL, y, items, seed=seed)
-    return QuiverGain(interval, "items", chosen)
+    return QuiverGain(interval, "items", chosen, gains)
 
 
 def _choose(arrows: Sequence[Arrow]) -> tuple[Arrow, Arrow]:

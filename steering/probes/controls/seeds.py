@@ -30,8 +30,17 @@ class SeedSummary:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] ({len(self.values)} seeds)"
 
 
-def over_seeds(values: Sequence[float], *, confidence: float = 0.95) -> SeedSummary:
+def over_seeds(
+    values: Sequence[float],
+    *,
+    within: tuple[float, float] = (0.0, 1.0),
+    confidence: float = 0.95,
+) -> SeedSummary:
     """Summary of one number a seed.
+
+    Args:
+        within: what the number can be, such as (0, 1) for an AUROC: where few seeds make the
+            interval wider than that, it is cut there.
 
     Raises:
         BadSteeringInput: fewer than three seeds.
@@ -43,7 +52,8 @@ def over_seeds(values: Sequence[float], *, confidence: float = 0.95) -> SeedSumm
     value_S = np.asarray(values, dtype=float)
     mean, spread = float(value_S.mean()), float(value_S.std(ddof=1))
     half = student_t(len(values) - 1, confidence) * spread / math.sqrt(len(values))
-    return SeedSummary(mean, spread, mean - half, mean + half, tuple(value_S.tolist()))
+    low, high = max(within[0], mean - half), min(within[1], mean + half)
+    return SeedSummary(mean, spread, low, high, tuple(value_S.tolist()))
 
 
 def student_t(freedom: int, confidence: float) -> float:

@@ -96,7 +96,7 @@ def selectivity(
     return Selectivity(
         over_seeds(real),
         over_seeds(control),
-        over_seeds([a - b for a, b in zip(real, control, strict=True)]),
+        over_seeds([a - b for a, b in zip(real, control, strict=True)], within=(-1.0, 1.0)),
         float(np.isin(type_parts[2], type_parts[0]).mean()),
     )
 

@@ -94,10 +94,10 @@ def shuffled_control(
     return ShuffledControl(
         tuple(values),
         float(np.mean(values)),
-        EXPECTED - half,
-        EXPECTED + half,
-        EXPECTED - one,
-        EXPECTED + one,
+        max(0.0, EXPECTED - half),
+        min(1.0, EXPECTED + half),
+        max(0.0, EXPECTED - one),
+        min(1.0, EXPECTED + one),
     )
 
 

@@ -5,7 +5,7 @@ Shape suffixes: N = rows, L = labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -19,7 +19,16 @@ from steering.probes.method import ProbeMethod
 from steering.probes.methods import parse_method
 from steering.probes.parts import Judge, Parts, fit_parts, macro_auroc
 
-__all__ = ["FLIPS", "Flip", "NoisePoint", "NoiseSweepSpec", "flip_labels", "noise_sweep"]
+__all__ = [
+    "FLIPS",
+    "Flip",
+    "NoisePoint",
+    "NoiseSweepSpec",
+    "flip_labels",
+    "noise_point",
+    "noise_sweep",
+    "planned_points",
+]
 
 Flip = Literal["symmetric", "positive_to_negative", "negative_to_positive"]
 FLIPS: tuple[Flip, ...] = get_args(Flip)
@@ -102,7 +111,6 @@ def noise_sweep(
     seeds: Sequence[int] = (0, 1, 2),
     imbalance: ImbalanceSpec | ImbalanceMode = "none",
     judge: Judge = macro_auroc,
-    on_point: Callable[[NoisePoint], None] | None = None,
 ) -> list[NoisePoint]:
     """Every method on flipped training and validation labels, tested on clean ones.
 
@@ -124,30 +132,38 @@ def noise_sweep(
     unknown = [flip for flip in flips if flip not in FLIPS]
     if unknown:
         raise BadSteeringInput(f"flip={unknown[0]!r} is unknown; known: {', '.join(FLIPS)}")
-    out = []
-    for place, flip in enumerate(flips):
-        for rate in rates:
-            if rate == 0 and place > 0:
-                continue
-            for seed in seeds:
-                for name, method in named.items():
-                    point = _point(parts, name, method, flip, rate, seed, imbalance, judge)
-                    out.append(point)
-                    if on_point is not None:
-                        on_point(point)
-    return out
+    return [
+        noise_point(parts, name, method, flip, rate, seed, imbalance=imbalance, judge=judge)
+        for flip, rate, seed in planned_points(rates, flips, seeds)
+        for name, method in named.items()
+    ]
 
 
-def _point(
+def planned_points(
+    rates: Sequence[float], flips: Sequence[Flip], seeds: Sequence[int]
+) -> list[tuple[Flip, float, int]]:
+    """Flip, rate and seed of each fit of a noise sweep; rate 0 under the first flip alone."""
+    return [
+        (flip, rate, seed)
+        for place, flip in enumerate(flips)
+        for rate in rates
+        if rate != 0 or place == 0
+        for seed in seeds
+    ]
+
+
+def noise_point(
     parts: Parts,
     name: str,
     method: ProbeMethod,
     flip: Flip,
     rate: float,
     seed: int,
-    imbalance: ImbalanceSpec | ImbalanceMode,
-    judge: Judge,
+    *,
+    imbalance: ImbalanceSpec | ImbalanceMode = "none",
+    judge: Judge = macro_auroc,
 ) -> NoisePoint:
+    """One fit of a noise sweep, see `noise_sweep`; `name` is what to call the method."""
     train, validation = (
         flip_labels(part.y_NL, rate, flip, items=part.items, seed=seed * 2 + number)
         for number, part in enumerate((parts.train, parts.validation))

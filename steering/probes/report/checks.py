@@ -75,10 +75,14 @@ def _shuffled(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> 
 
 def _selectivity(study: ProbeStudy, source: str, split_seed: int, parts: Parts) -> Said:
     recipe, spec = study.recipe, study.spec_by_source[source]
-    types, is_by_token = None, spec.is_by_token and not spec.is_bag
-    if is_by_token and not study.is_judged_by_text(spec) and study.table.tokens is not None:
-        token_S, rows = study.table.tokens.token_S, study.rows(source, split_seed)
-        types = tuple(token_S[rows[part]].tolist() for part in ("train", "validation", "test"))
+    is_by_text = spec.is_bag or not spec.is_by_token or study.is_judged_by_text(spec)
+    if is_by_text or study.table.tokens is None:
+        raise BadSteeringInput(
+            "for tokens with spans only: no item is in two parts, so nobody could learn random "
+            "labels by item, and this would be the distance to 0.5"
+        )
+    token_S, rows = study.table.tokens.token_S, study.rows(source, split_seed)
+    types = tuple(token_S[rows[part]].tolist() for part in ("train", "validation", "test"))
     found = selectivity(
         recipe.method,
         recipe.parameters,

@@ -68,10 +68,10 @@ def quality_png(rows: Sequence[Row], over: str, raw: float | None) -> bytes:
         for width, colour in zip(widths, COLOURS, strict=False):
             own = sorted((r for r in rows if (r.get("d_sae") or 0) == width), key=lambda r: r[over])
             x, y = [r[over] for r in own], [r["auroc"] for r in own]
-            low = [r["auroc"] - (r["low"] if r.get("low") is not None else r["auroc"]) for r in own]
-            high = [
-                (r["high"] if r.get("high") is not None else r["auroc"]) - r["auroc"] for r in own
-            ]
+            low, high = (
+                [abs(r["auroc"] - _known(r.get(f"{end}_over_splits"), r["auroc"])) for r in own]
+                for end in ("low", "high")
+            )
             axes.errorbar(
                 x, y, yerr=[low, high], color=colour, marker="o", markersize=4, linewidth=0,
                 elinewidth=1, capsize=2, label=f"{width} latents",
@@ -87,6 +87,10 @@ def quality_png(rows: Sequence[Row], over: str, raw: float | None) -> bytes:
         axes.legend(frameon=False, fontsize=7)
 
     return _drawn(draw, 1)
+
+
+def _known(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def noise_png(lines_by_panel: Mapping[str, Mapping[str, Sequence[Row]]]) -> bytes:

@@ -33,6 +33,7 @@ __all__ = ["write_sweep_report"]
 Said = Mapping[str, Any]
 CURVES = 4
 NOISE_LINES = 6
+OVER_SPLITS = "Student's interval over splits of the same texts, not over other texts"
 
 
 class FinishedProbe(Protocol):
@@ -89,7 +90,7 @@ def _page(said: Mapping[str, Said], ranked: Sequence[str], best: Said, quality: 
     findings = [*findings_of(best), *_quiver(said)]
     count = len(said)
     subtitle = f"{best['about']['model']}; {count} ways of probing; chosen on validation, "
-    subtitle += "means over splits; intervals over items, 95%"
+    subtitle += "means over splits; intervals over items if nothing else is said, 95%"
     title = f"Probes: {', '.join(label['name'] for label in best['labels']['labels'][:4])}"
     return page(title, subtitle, findings, [s for s in sections if s is not None])
 
@@ -118,8 +119,8 @@ def _trial_rows(said: Mapping[str, Said], ranked: Sequence[str]) -> list[dict[st
                 "imbalance": config["imbalance"],
                 "validation_auroc": source["validation"]["auroc"],
                 "test_auroc": source["test"]["auroc"],
-                "low": spread.get("low"),
-                "high": spread.get("high"),
+                "low_over_splits": spread.get("low"),
+                "high_over_splits": spread.get("high"),
                 "test_auprc": source["test"]["auprc"],
                 "test_macro_f1": source["test"]["macro_f1"],
                 "shuffled_auroc": one["controls"].get("shuffled_labels", {}).get("value"),
@@ -139,7 +140,8 @@ def _table_section(said: Mapping[str, Said], ranked: Sequence[str]) -> Section:
         rows.append((place == 0, [*words, *numbers, *controls]))
     heads = ["<trial", "<method", "<source", "<pooling", "<imbalance", "validation AUROC"]
     heads += ["test AUROC", "test AUPRC", "test F1", "shuffled", "selectivity"]
-    note = "Best on validation first. Shuffled labels should give 0.5."
+    note = "Best on validation first. Shuffled labels should give 0.5. Selectivity: only of probes "
+    note += "whose test rows have types (of token) that training had too."
     return Section("Ways of probing", note, Table(heads, rows))
 
 
@@ -181,7 +183,7 @@ def _layer_section(said: Mapping[str, Said]) -> Section | None:
     several = {name: list(line.values()) for name, line in lines.items() if len(line) > 1}
     if not several:
         return None
-    note = "Shaded: Student's interval over splits."
+    note = f"Shaded: {OVER_SPLITS}."
     return Section("Layers", note, picture=layers_png(several), width=420)
 
 
@@ -206,8 +208,8 @@ def _sae_rows(said: Mapping[str, Said]) -> list[dict[str, Any]]:
                 "fvu": about.get("fvu"),
                 "validation_auroc": validation,
                 "auroc": source["test"]["auroc"],
-                "low": spread.get("low"),
-                "high": spread.get("high"),
+                "low_over_splits": spread.get("low"),
+                "high_over_splits": spread.get("high"),
                 "method": one["about"]["config"]["method"],
             }
     return sorted(found.values(), key=lambda row: -row["validation_auroc"])
@@ -232,7 +234,13 @@ def _quality_sections(said: Mapping[str, Said], rows: Sequence[Said]) -> list[Se
                 number_text(row["l0"], 1),
                 number_text(row["fvu"]),
                 number_text(row["validation_auroc"]),
-                interval_text({"estimate": row["auroc"], "low": row["low"], "high": row["high"]}),
+                interval_text(
+                    {
+                        "estimate": row["auroc"],
+                        "low": row["low_over_splits"],
+                        "high": row["high_over_splits"],
+                    }
+                ),
                 row["method"],
             ],
         )
@@ -242,7 +250,8 @@ def _quality_sections(said: Mapping[str, Said], rows: Sequence[Said]) -> list[Se
     sections = [
         Section(
             "SAEs by what they are good for",
-            "Each SAE with its best probe. The best reconstruction need not be the best to probe.",
+            "Each SAE with its best probe. The best reconstruction need not be the best to probe. "
+            f"In brackets: {OVER_SPLITS}.",
             Table([*heads, "<method"], table),
         )
     ]
@@ -258,11 +267,12 @@ def _quiver(said: Mapping[str, Said]) -> list[Finding]:
     """The gain of having SAE probes to choose from (Kantamneni et al. 2025)."""
     arrows = [
         Arrow(
-            problem=str(fit["split_seed"]),
+            problem="the sweep's texts",
             name=f"{trial} {fit['source']}",
             is_sae=fit["source"] in one["about"]["saes"],
             validation_auroc=fit["validation"]["auroc"],
             test_auroc=fit["test"]["auroc"],
+            split=str(fit["split_seed"]),
         )
         for trial, one in said.items()
         for source in one["sources"]
@@ -275,12 +285,12 @@ def _quiver(said: Mapping[str, Said]) -> list[Finding]:
         found = quiver_gain(arrows)
     except BadSteeringInput:
         return [Finding("No probe of raw activations is here to compare the SAEs' with.", True)]
-    gain = found.gain
-    interval = {"estimate": gain.estimate, "low": None, "high": None}
-    if gain.low == gain.low:
-        interval |= {"low": gain.low, "high": gain.high}
-    text = f"Having SAE probes to choose from changes test AUROC by {interval_text(interval)}; "
-    return [Finding(text + f"on {found.sae_share:.0%} of the splits one was chosen.")]
+    gains = found.gains.values()
+    text = f"Having SAE probes to choose from changes test AUROC by {found.gain.estimate:+.3f}"
+    if len(gains) > 1:
+        text += f", the mean of {len(gains)} splits ({min(gains):+.3f} to {max(gains):+.3f}; "
+        text += "of the same texts, so this is no confidence interval)"
+    return [Finding(f"{text}; on {found.sae_share:.0%} of the splits one was chosen.")]
 
 
 def _latents(said: Mapping[str, Said], ranked: Sequence[str]) -> Sequence[Said]:

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from steering.errors import BadSteeringInput
 from steering.probes.controls import over_seeds
 from steering.probes.controls.seeds import MIN_SEEDS
 from steering.probes.evaluation import number_json
 from steering.probes.features import FeatureSpec
 from steering.probes.method import FittedProbe
-from steering.probes.noise.label_flips import NoiseSweepSpec
+from steering.probes.noise.noise_steps import NoiseSteps
 from steering.probes.noise.token_evaluation import NoiseModel
 from steering.probes.profile import profile
 from steering.probes.report.checks import controls_of
@@ -32,8 +31,6 @@ class ReportWishes:
     """What is measured beside the number itself."""
 
     controls: bool = True
-    label_noise: NoiseSweepSpec | None = None
-    """Labels made wrong on purpose; None for no such sweep."""
     token_noise: NoiseModel | None = None
     """What is declared of token labels, see `levels_of`."""
 
@@ -71,12 +68,14 @@ class TrialReport:
         wishes: ReportWishes,
         about: Mapping[str, Any],
         raw: FeatureSpec | None = None,
+        noise: NoiseSteps | None = None,
     ) -> TrialReport:
         """Measure what is missing.
 
         Args:
             probe: of the best source on the first split, loaded back.
             raw: see `controls_of`.
+            noise: a finished sweep of label noise; None for none.
         """
         split_seed = next(fit.split_seed for fit in fits if fit.source == best)
         saes = about.get("saes", {})
@@ -90,7 +89,7 @@ class TrialReport:
             test=study.evaluate(probe, best, split_seed, "test").as_json(),
             controls=controls_of(study, best, split_seed, probe, raw) if wishes.controls else {},
             levels=levels_of(study, best, split_seed, probe, wishes.token_noise),
-            label_noise=_label_noise(study, best, split_seed, wishes.label_noise),
+            label_noise=None if noise is None else _label_noise(noise),
         )
 
     def with_latents(self, latents: Sequence[Mapping[str, Any]]) -> TrialReport:
@@ -140,15 +139,10 @@ def _known(tree: Any) -> Any:
     return number_json(tree) if isinstance(tree, float) else tree
 
 
-def _label_noise(
-    study: ProbeStudy, source: str, split_seed: int, spec: NoiseSweepSpec | None
-) -> dict[str, Any] | None:
-    if spec is None:
-        return None
-    try:
-        return {"curves": noise_curves(study, source, split_seed, spec)}
-    except BadSteeringInput as error:
-        return {"skipped": str(error)}
+def _label_noise(noise: NoiseSteps) -> dict[str, Any]:
+    if noise.skipped is not None:
+        return {"skipped": noise.skipped}
+    return {"curves": noise_curves(noise.points)}
 
 
 def _source(source: str, fits: Sequence[Fit], about: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def sources_section(said: Said) -> Section:
         rows.append((one["source"] == said["best"], own))
     heads = ["<source", "validation AUROC", "test AUROC", "AUPRC", "macro F1"]
     heads += ["AUROC over splits", "L0", "FVU"]
-    note = "Means over the splits; the best was chosen on validation."
+    note = "Means over the splits; the best was chosen on validation. Over splits: Student's "
+    note += "interval; they share their texts, so it is not one over other texts."
     return Section("Sources", note, Table(heads, rows))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,14 +10,11 @@ import numpy as np
 from steering.probes.controls import over_seeds
 from steering.probes.controls.seeds import MIN_SEEDS
 from steering.probes.evaluation import number_json
-from steering.probes.noise.label_flips import NoisePoint, NoiseSweepSpec, noise_sweep
+from steering.probes.noise.label_flips import NoisePoint
 from steering.probes.report.page import Section, Table, interval_text
 from steering.probes.report.pictures import noise_png
-from steering.probes.study import ProbeStudy
 
 __all__ = ["noise_curves", "noise_rows", "noise_section"]
-
-logger = logging.getLogger(__name__)
 
 Said = Mapping[str, Any]
 NO_FLIP = "none"
@@ -33,36 +29,13 @@ NOTE = (
 )
 
 
-def noise_curves(
-    study: ProbeStudy, source: str, split_seed: int, spec: NoiseSweepSpec
-) -> list[dict[str, Any]]:
-    """AUROC of one source at each rate and kind of flip, the probe's own recipe fitted each time.
-
-    Rate 0 stands first, with `flip` none. Raises BadSteeringInput for labels that cannot be used.
-    """
-    recipe = study.recipe
-    points = noise_sweep(
-        study.parts(source, split_seed),
-        {source: (recipe.method, recipe.parameters)},
-        rates=(0.0, *sorted(spec.rates)),
-        flips=spec.flips,
-        seeds=range(spec.seeds),
-        imbalance=recipe.imbalance,
-        judge=study.judge(study.spec_by_source[source], split_seed),
-        on_point=_log,
-    )
+def noise_curves(points: Sequence[NoisePoint]) -> list[dict[str, Any]]:
+    """AUROC at each rate and kind of flip, over seeds. Rate 0 stands first, with `flip` none."""
     groups: dict[tuple[str, float], list[NoisePoint]] = {}
     for point in points:
         key = (NO_FLIP if point.rate == 0 else point.flip, point.rate)
         groups.setdefault(key, []).append(point)
     return [_summary(flip, rate, group) for (flip, rate), group in groups.items()]
-
-
-def _log(point: NoisePoint) -> None:
-    logger.info(
-        "label noise %s at %g, seed %d: test AUROC %.3f",
-        point.flip, point.rate, point.seed, point.test_auroc,
-    )  # fmt: skip
 
 
 def _summary(flip: str, rate: float, points: Sequence[NoisePoint]) -> dict[str, Any]:
@@ -78,9 +51,7 @@ def _summary(flip: str, rate: float, points: Sequence[NoisePoint]) -> dict[str, 
     }
     if len(known) >= MIN_SEEDS:
         summary = over_seeds(known)
-        # Student's interval of few seeds may end beyond what an AUROC can be.
-        low, high = (float(np.clip(value, 0, 1)) for value in (summary.low, summary.high))
-        out |= {"low": low, "high": high}
+        out |= {"low": summary.low, "high": summary.high}
     return out
 
 

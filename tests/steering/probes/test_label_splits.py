@@ -100,3 +100,11 @@ def test_shares_must_add_up() -> None:
     data = data_of(np.array([[True], [False]] * 10), [str(n) for n in range(20)])
     with pytest.raises(BadSteeringInput, match="add up to 1"):
         split_labelled(data, (0.7, 0.2, 0.2))
+
+
+def test_a_part_of_one_item_is_refused_with_the_way_out() -> None:
+    """Eight texts of every item: enough texts, too few items for an interval over them."""
+    data = data_of(np.arange(64)[:, None] % 2 == 0, [str(n // 8) for n in range(64)])
+    with pytest.raises(BadSteeringInput, match="at least 2 items.*of 8 items.*max_texts"):
+        split_labelled(data)
+    split_labelled(data, (0.5, 0.25, 0.25))

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from steering.errors import BadSteeringInput
 from steering.probes.data import LabelledSpec, LabelledTexts, Span, read_all_labelled, read_labelled
+from steering.probes.data_builtin import BUILTIN
 from steering.probes.profile import profile, without_rare_labels
 
 
@@ -259,3 +260,20 @@ def test_the_parts_of_the_manual_are_classes() -> None:
     assert data.task == "multiclass"
     assert len(data.label_names) == 6
     assert profile(data).majority_share < 0.5
+
+
+def test_repeats_are_dealt_with_in_built_in_data_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, items = ["a b", "c", "A  b", "d"], ["one", "two", "two", "three"]
+    y_N1 = np.array([[True], [False], [True], [False]])
+    monkeypatch.setitem(
+        BUILTIN, "manual-parts", lambda: LabelledTexts(texts, items, y_N1, ("y",), "binary")
+    )
+
+    def read_built_in(**changes: Any) -> LabelledTexts:
+        return read_all_labelled(LabelledSpec(builtin="manual-parts", **changes))
+
+    with pytest.raises(BadSteeringInput, match="1 texts repeat under another item"):
+        read_built_in()
+    assert list(read_built_in(repeats="drop").texts) == ["a b", "c", "d"]
+    assert list(read_built_in(repeats="one_item").items) == ["one", "one", "one", "three"]
+    assert len(read_built_in(max_texts=2)) == 2

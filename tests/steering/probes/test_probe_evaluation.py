@@ -183,3 +183,12 @@ def test_what_does_not_fit_is_refused() -> None:
         evaluate(score, y, ["same"] * 400, task="multilabel")
     with pytest.raises(BadSteeringInput, match="known metrics: auroc"):
         evaluate(score, y, range(400), task="multilabel", resamples=0).value("map")
+
+
+def test_without_resamples_rows_of_one_item_have_numbers_and_no_interval() -> None:
+    y = np.array([True, False, True, False])
+    found = evaluate(np.array([0.9, 0.1, 0.8, 0.2]), y, ["one"] * 4, resamples=0)
+    assert found.value("auroc") == 1.0
+    assert np.isnan(found.metrics["auroc"].low)
+    with pytest.raises(BadSteeringInput, match="1 items are too few for an interval"):
+        evaluate(np.array([0.9, 0.1, 0.8, 0.2]), y, ["one"] * 4)

@@ -230,6 +230,35 @@ def test_the_gain_of_one_problem_has_an_interval_over_items() -> None:
     assert paired_auroc_gain(good, good, y, range(400)).high == 0.0
 
 
+def test_splits_of_one_data_set_are_no_problems_of_their_own() -> None:
+    gains = (0.01, 0.02, 0.06)
+    arrows = [
+        arrow
+        for split, gain in enumerate(gains)
+        for arrow in (
+            Arrow("texts", "raw", False, 0.8, 0.80, split=str(split)),
+            Arrow("texts", "sae", True, 0.9, 0.80 + gain, split=str(split)),
+        )
+    ]
+    found = quiver_gain(arrows)
+    assert found.gain.estimate == pytest.approx(0.03)
+    assert np.isnan(found.gain.low) and np.isnan(found.gain.high)
+    assert found.over == "nothing"
+    assert list(found.gains.values()) == pytest.approx(gains)
+    assert found.sae_share == 1.0
+    other = quiver_gain([*arrows, Arrow("other", "raw", False, 0.8, 0.8)])
+    assert other.over == "problems"
+    assert other.gain.estimate == pytest.approx(0.015)
+
+
+def test_an_interval_over_seeds_ends_where_its_number_does() -> None:
+    summary = over_seeds([0.98, 0.90, 1.0])
+    assert summary.high == 1.0
+    assert 0.5 < summary.low < summary.mean
+    assert over_seeds([0.02, 0.1, 0.0]).low == 0.0
+    assert -1.0 < over_seeds([-0.2, 0.5, 0.3], within=(-1.0, 1.0)).low < -0.2
+
+
 def test_three_seeds_are_the_least() -> None:
     summary = over_seeds([0.5, 0.6, 0.7])
     assert summary.mean == pytest.approx(0.6)
