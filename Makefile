@@ -1,8 +1,8 @@
-# demo, test, cluster, storm, check: each does all its own set-up in .venv; the second call is instant.
+# demo, test, long, cluster, storm, check: each does all its own set-up in .venv; the second call is instant.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test cluster storm check clean venv
+.PHONY: help demo test long cluster storm check clean venv
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,8 @@ RIVAL_WHEELS := steering-vectors==0.12.2 repeng==0.4.0 sae-probes==0.4.2
 
 help:
 	@echo "make demo    sweep sparse autoencoders on a real language model, here, in minutes"
-	@echo "make test    every test, the fast ones first"
+	@echo "make test    every test but the long ones, the fast ones first"
+	@echo "make long    memory of fresh processes, every wrong term, Triton interpreted, SmolLM2 steered"
 	@echo "make cluster a real SLURM, nodes over ssh, autoscaling (needs root: see .ci/packages)"
 	@echo "make storm   whole sweeps while their processes are killed and their store fails"
 	@echo "make check   lint, format, types, import arrows, documentation"
@@ -29,6 +30,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+long: $(READY)
+	@$(BIN)/python -m pytest -m long
 
 cluster: $(READY)
 	@$(BIN)/python -m pytest -m cluster

@@ -20,7 +20,7 @@ from orchestrator.spec.sweep import parse_sweep
 from steering.probes.latents.questions import YesNoSpec
 from steering.probes.method import FittedProbe
 from tests.jobs.bread_texts import write_texts
-from tests.jobs.one_thread import one_thread
+from tests.one_thread import one_thread
 from tests.sae.tiny_model import build_tiny_model
 from tests.steering.probes.tiny_saes import dense_sae
 

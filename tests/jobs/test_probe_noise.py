@@ -15,7 +15,7 @@ from jobs.runners import language_models
 from jobs.runners import probe as probe_runner
 from steering.probes.method import FittedProbe
 from tests.jobs.bread_texts import write_texts
-from tests.jobs.one_thread import one_thread
+from tests.one_thread import one_thread
 from tests.sae.tiny_model import build_tiny_model
 
 HOOK = "resid_post.1"

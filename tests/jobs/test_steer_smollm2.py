@@ -11,7 +11,7 @@ from jobs.steer import Steer
 from steering.measures.answers import AnswerTable, read_answers
 from steering.measures.curves import curve_points, read_curve
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 LAYER, STRENGTHS = 12, (-0.3, 0.3)
 

@@ -47,7 +47,7 @@ def measured_bytes(cases: list[dict[str, Any]], **environment: str) -> list[int]
     return [int(found) for found in json.loads(result.stdout)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_live_memory_of_every_architecture_is_within_15_percent_of_the_formula() -> None:
     cases = [parameters(name, d_sae) for name in sorted(by_architecture) for d_sae in WIDTHS]
     # Below this size glibc keeps what is freed; nothing that counts here is below it.
@@ -57,7 +57,7 @@ def test_live_memory_of_every_architecture_is_within_15_percent_of_the_formula()
         assert expected == pytest.approx(num_bytes, rel=0.15), case
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("d_sae", WIDTHS)
 def test_resident_memory_with_the_usual_allocator_is_within_15_percent(d_sae: int) -> None:
     case = parameters("topk", d_sae)

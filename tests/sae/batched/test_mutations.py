@@ -10,7 +10,7 @@ from tests.sae.batched.mutations import MUTATIONS
 from tests.sae.batched.parity_cases import CASES, Life
 from tests.sae.batched.rival import Ran, differences, run_bare
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 FAR = 1e-4
 """A fault must show a hundred thousand times above what float64 allows, and so in float32, too."""

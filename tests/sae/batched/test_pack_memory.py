@@ -73,7 +73,7 @@ LARGE = {name: PackCase(same(2, name, 16384), 576, 256) for name in sorted(by_ar
 """Matrices above 32 MiB, which glibc gives back when they are freed."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", LARGE)
 def test_a_packs_resident_set_is_within_ten_percent_of_what_is_predicted(name: str) -> None:
     found = measured(LARGE[name])
@@ -81,7 +81,7 @@ def test_a_packs_resident_set_is_within_ten_percent_of_what_is_predicted(name: s
     assert expected == pytest.approx(found.peak_bytes, rel=0.1), found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_the_allocator_keeps_of_a_smaller_pack_is_counted() -> None:
     case = PackCase(same(4, "topk", 8192), 576, 512)
     # It differs by a tenth between equal processes: hence the middle of three.
@@ -102,7 +102,7 @@ LIVE: dict[str, tuple[PackCase, Kernels]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", LIVE)
 def test_what_is_in_use_is_within_ten_percent_of_what_is_predicted(name: str) -> None:
     case, by = LIVE[name]

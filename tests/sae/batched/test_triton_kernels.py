@@ -49,7 +49,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 
 @needs_triton
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["interpreted_kernels", "interpreted_steps"])
 def test_interpreted_on_a_cpu(module: str) -> None:
     """In a process of its own: Triton asks for its interpreter when it is imported."""
@@ -101,7 +101,7 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "dtype", "columns"),
     [
@@ -143,7 +143,7 @@ def launch_updates(kernels: Any, like: dict[str, Any]) -> None:
         kernels.adam(param, grad, mean, square, rule, transposed=transposed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_triton_everything_else_is_as_before() -> None:
     program = (
         "import sys; sys.modules['triton'] = None\n"

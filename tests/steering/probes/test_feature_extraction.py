@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from steering.errors import BadSteeringInput
 from steering.probes.features import ExtractSettings, FeatureSpec, FeatureTable, extract
 from steering.probes.features.store import Arrays, StoredTable, make_room
 from steering.reading import read_pooled
+from tests.one_thread import one_thread
 from tests.steering.probes.tiny_saes import HOOK, random_sae, tiny_lm, word_data
 
 ROOT = Path(__file__).parents[3]
@@ -29,6 +31,12 @@ ACTIVATIONS = {p: FeatureSpec(hook=HOOK, pooling=p) for p in POOLINGS}
 LATENTS = {p: FeatureSpec(sae="a", pooling=p) for p in POOLINGS}
 OTHER = FeatureSpec(sae="b", pooling="mean")
 SPECS = [*ACTIVATIONS.values(), *LATENTS.values(), OTHER]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bits_do_not_hang_on_threads() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +204,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tests.steering.probes.test_feature_extraction import SAES, SETTINGS, SPECS
+from tests.one_thread import one_thread
 from tests.steering.probes.tiny_saes import word_data
 from sae.language_model import LanguageModel
 from sae.stream_spec import ModelSpec
