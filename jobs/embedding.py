@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from jobs.one_or_many import ONE_OR_MANY
 from jobs.splits import SplitConfig
 from steering.styles.encoder_memory import encoder_bytes
 from steering.styles.encoders import EncoderSpec
@@ -52,16 +53,12 @@ class EmbeddingSetup(BaseModel):
         return self
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, int) else value
-
-
 class _Trained(BaseModel):
     """What trials of every loss may vary."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    hidden: Annotated[tuple[int, ...], BeforeValidator(_listed)] = (256,)
+    hidden: Annotated[tuple[int, ...], ONE_OR_MANY] = (256,)
     """Widths of the hidden layers, ReLU after each; 256 is two fully connected layers."""
     d_out: int = Field(default=64, gt=1)
     """Width of the embedding."""
@@ -257,8 +254,6 @@ class Embedding(JobKind):
         return Footprint(
             trial_bytes=TRIAL_BYTES + needs.trial_bytes,
             shared_bytes=planned_bytes(setup.data, needs.width) + needs.once_bytes,
-            shared_flop_per_token=0.0,
-            trial_flop_per_token=0.0,
         )
 
     def write_report(

@@ -38,8 +38,9 @@ class Footprint:
     trial_bytes: int
     shared_bytes: int
     """Paid once a device: the language model and the activation buffer."""
-    shared_flop_per_token: float
-    trial_flop_per_token: float
+    shared_flop_per_token: float = 0.0
+    """0, as the next: the kind has no formula for time."""
+    trial_flop_per_token: float = 0.0
     trial_traffic_bytes_per_token: float = 0.0
     """Read from and written to the device's memory in a trial's own steps; 0: never the limit."""
     trial_is_bfloat16: bool = False

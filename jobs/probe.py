@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Final, Literal, get_origin
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     create_model,
@@ -19,6 +18,7 @@ from pydantic import (
 from jobs.input_files import missing_files, missing_needs
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
 from jobs.language_model_bytes import language_model_bytes
+from jobs.one_or_many import ONE_OR_MANY
 from jobs.splits import SplitConfig
 from sae.hooks import check_hook
 from sae.model_shapes import known_shapes
@@ -42,10 +42,6 @@ TRIAL_BYTES = 1024 * 2**20
 hooks of 200 texts: 0.75 GiB at the highest, while the features are read."""
 MAX_TRUSTED_MAJORITY = 0.8
 """Above this share of the majority class accuracy says nothing."""
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class ReadingConfig(BaseModel):
@@ -88,7 +84,7 @@ class ProbeSetup(BaseModel):
     """The language model that is read."""
     data: LabelledSpec
     """Labelled text, such as {files: reviews.jsonl, text: body, label: toxic, item: author}."""
-    hooks: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    hooks: Annotated[tuple[str, ...], ONE_OR_MANY] = ()
     """Where activations are read: each is a source that trials may choose."""
     saes: Literal["needs"] | Mapping[str, SaeSpec] = {}
     """SAEs whose latents are read as well: those that the sweep `needs`, or by name, such as
@@ -285,8 +281,6 @@ class Probe(JobKind):
         return Footprint(
             trial_bytes=TRIAL_BYTES + language_model_bytes(setup.model),
             shared_bytes=0,  # each trial's process loads the model for itself
-            shared_flop_per_token=0.0,
-            trial_flop_per_token=0.0,
         )
 
     def runner(self, context: TrialContext) -> TrialRunner:

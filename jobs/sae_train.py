@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs._sae_footprint import footprint
 from jobs.input_files import missing_files
 from jobs.kind import Config, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from jobs.one_or_many import ONE_OR_MANY
 from jobs.splits import SplitConfig
 from jobs.units import Bytes, Tokens, format_tokens
 from sae.architectures import ArchitectureConfig, parse_architecture
@@ -20,10 +21,6 @@ from sae.sources import open_source
 from sae.stream_errors import BadData, BadModel
 from sae.stream_spec import CacheSpec, DataSpec, ModelSpec, StreamSpec
 from steering.probes.data import LabelledSpec
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class SaeProbeConfig(BaseModel):
@@ -70,7 +67,7 @@ class SaeTrainSetup(BaseModel):
     """The language model, such as {name: openai-community/gpt2}."""
     data: DataSpec
     """The text, such as {dataset: Skylion007/openwebtext, context: 128}."""
-    hooks: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1)
+    hooks: Annotated[tuple[str, ...], ONE_OR_MANY] = Field(min_length=1)
     """Where activations are taken: module paths, or aliases such as blocks.8.hook_resid_post."""
     tokens: Tokens
     """Length of each trial's training, such as 200M; rounded down to whole batches."""

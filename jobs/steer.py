@@ -160,8 +160,6 @@ class Steer(JobKind):
         return Footprint(
             trial_bytes=language_model_bytes(setup.model) + ANSWERING_BYTES,
             shared_bytes=0,
-            shared_flop_per_token=0.0,
-            trial_flop_per_token=0.0,
         )
 
     def runner(self, context: TrialContext) -> TrialRunner:

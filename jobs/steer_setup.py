@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs.composed_setup import NEEDS, GroupsSpec
+from jobs.one_or_many import ONE_OR_MANY
 from sae.sae_spec import SaeSpec
 from sae.stream_spec import ModelSpec
 from steering.directions import ContrastSpec
@@ -28,10 +29,6 @@ INSTRUCTIONS: Mapping[str, str] = {
     "sentiment": "Answer in a very positive, enthusiastic way.",
 }
 """How one would ask for what a built-in contrast is about."""
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, int | float) else value
 
 
 class DrawingSpec(BaseModel):
@@ -55,7 +52,7 @@ class SteerSetup(BaseModel):
 
     model: ModelSpec
     """The language model that is steered."""
-    layers: Annotated[tuple[int, ...], BeforeValidator(_listed)] = ()
+    layers: Annotated[tuple[int, ...], ONE_OR_MANY] = ()
     """Where the vector is added: each is a layer that trials may choose."""
     site: Site = "resid_post"
     """Which place of a layer."""
@@ -66,7 +63,7 @@ class SteerSetup(BaseModel):
     sae: Literal["needs"] | SaeSpec | None = None
     """An SAE whose `latents` are steered with, or beside a contrast: in whose latents its sides are
     compared; its own hook if no layers are given."""
-    latents: Annotated[tuple[int, ...], BeforeValidator(_listed)] = ()
+    latents: Annotated[tuple[int, ...], ONE_OR_MANY] = ()
     """Of the SAE: each is one that trials may choose."""
     groups: GroupsSpec | None = None
     """Groups of texts; trials make the vector of one of them, of style attributes or the texts."""
@@ -79,7 +76,7 @@ class SteerSetup(BaseModel):
     """How many, from the first on; not given: 24, or all that are written here."""
     split_seed: int = Field(default=0, ge=0)
     """Of the halves: a strength is chosen on one and reported on the other."""
-    strengths: Annotated[tuple[float, ...], BeforeValidator(_listed)] = (0.1, 0.2, 0.4, 0.8)
+    strengths: Annotated[tuple[float, ...], ONE_OR_MANY] = (0.1, 0.2, 0.4, 0.8)
     """Tried in each trial, the best chosen on half of the prompts; fractions of the residual norm.
     Not used where `strength` is in the space."""
     effect: EffectSpec | None = None

@@ -138,8 +138,6 @@ class SteeringTable(JobKind):
         return Footprint(
             trial_bytes=language_model_bytes(setup.model) + ANSWERING_BYTES,
             shared_bytes=0,
-            shared_flop_per_token=0.0,
-            trial_flop_per_token=0.0,
         )
 
     def runner(self, context: TrialContext) -> TrialRunner:

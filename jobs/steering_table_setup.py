@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from jobs.composed_setup import CompositionParameters, StyleSource
+from jobs.one_or_many import ONE_OR_MANY
 from sae.stream_spec import ModelSpec
 from steering.generation.spec import GenerationSpec
 from steering.prompt_banks import Bank, find_bank
@@ -21,10 +22,6 @@ MIN_PROMPTS = 4
 Site = Literal["resid_post", "resid_pre", "mlp_out", "attn_out"]
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str | int | float) else value
-
-
 class SteeringTableSetup(StyleSource):
     """The keys of a sweep file that all trials share."""
 
@@ -37,14 +34,14 @@ class SteeringTableSetup(StyleSource):
     the needed embedding was made from."""
     groups: tuple[str, ...] | None = None
     """Which of the embedding's groups take part, at least three; not given: all."""
-    banks: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(("neutral",), min_length=1)
+    banks: Annotated[tuple[str, ...], ONE_OR_MANY] = Field(("neutral",), min_length=1)
     """Prompt banks: built-in ones (neutral, python-docs) or files (.txt, .jsonl). Each has a table
     of its own; the trial's metrics are those of the first one."""
     prompts_per_bank: int = Field(default=16, ge=MIN_PROMPTS)
     """Of each bank, from the first on: half to choose the strength on, half for the table."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """An answer of every condition for each; at least three."""
-    strengths: Annotated[tuple[float, ...], BeforeValidator(_listed)] = (0.05, 0.1, 0.2)
+    strengths: Annotated[tuple[float, ...], ONE_OR_MANY] = (0.05, 0.1, 0.2)
     """Tried on half of the prompts, the best one taken for the table; fractions of the residual
     norm. Not used where `strength` is in the space."""
     fluent_within: float = Field(default=2.0, gt=1)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs.input_files import missing_files
 from jobs.kind import Config, FinishedTrial, Footprint, JobKind, Metric, TrialContext, TrialRunner
+from jobs.one_or_many import ONE_OR_MANY
 from jobs.splits import SplitConfig
 from steering.styles.encoders import EncoderSpec
 from steering.styles.scorers.targets import TargetsSpec
@@ -43,16 +44,12 @@ class StyleScorerSetup(BaseModel):
         return self
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, int) else value
-
-
 class _Trained(BaseModel):
     """What trials of every loss may vary."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    hidden: Annotated[tuple[int, ...], BeforeValidator(_listed)] = (256,)
+    hidden: Annotated[tuple[int, ...], ONE_OR_MANY] = (256,)
     """Widths of the hidden layers, ReLU after each; [] is a linear map."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden activations set to zero in training."""
@@ -153,8 +150,6 @@ class StyleScorer(JobKind):
         return Footprint(
             trial_bytes=TRIAL_BYTES,
             shared_bytes=FEATURE_BYTES,
-            shared_flop_per_token=0.0,
-            trial_flop_per_token=0.0,
         )
 
     def write_report(

@@ -5,6 +5,7 @@ Shape suffixes: N = rows, D = columns, K = chosen columns, H = hidden units, M =
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -32,31 +33,31 @@ MAX_DENSE_COLUMNS_VALUES = 2**25
 """Chosen columns are made dense up to 256 MiB."""
 
 
-class Scorer:
+class Scorer(ABC):
     """Rows -> one score each; higher means more surely positive."""
 
     kind: ClassVar[str]
 
+    @abstractmethod
     def scores(self, x: Matrix, memo: dict[int, Any] | None = None) -> Array:
         """Log odds, float64 [N].
 
         Args:
             memo: kept by the caller for one x, so that labels share what is costly.
         """
-        raise NotImplementedError
 
     def weights(self) -> Array | None:
         """The weights [D] of raw columns, where the score is linear in them."""
         return None
 
+    @abstractmethod
     def arrays(self) -> dict[str, Array]:
         """Everything that it consists of."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Scorer:
         """The inverse of `arrays`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
