@@ -20,6 +20,11 @@ AUTO_LR = 2e-4
 AUTO_LR_NUM_LATENTS = 2**14
 """`lr: auto` is AUTO_LR at this width."""
 
+FLOAT32_BYTES = 4
+DTYPE_BYTES = {"float32": FLOAT32_BYTES, "bfloat16": 2, "float64": 8}
+MOMENT_BLOCK = 256
+"""Numbers of an 8-bit moment that share one float32 scale."""
+
 DRAWING = Lock()
 """Held while weights are drawn from torch's global generator, which all threads share."""
 
@@ -72,6 +77,11 @@ class ArchitectureConfig(BaseModel):
     """Decay of Adam's mean gradient."""
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of Adam's mean squared gradient."""
+    adam_moments: Literal["full", "8bit"] = "full"
+    """full: Adam's two moments in `dtype`, as sae_lens has them. 8bit: a byte each, with a float32
+    scale for every 256 of them (Dettmers et al. 2022, arXiv 2110.02861): about 2 bytes a weight
+    instead of 8, so a member takes half the memory. Each step rounds the moments anew, to 1 or 2%
+    where they are large; biases and thresholds stay float32."""
     signum_beta: float = Field(default=0.9, ge=0, lt=1)
     """Decay of signum's mean gradient; 0: the sign of each batch's own (signSGD)."""
     dead_feature_window: int = Field(default=1000, ge=0)
@@ -128,6 +138,13 @@ class ArchitectureConfig(BaseModel):
         return 1 if self.optimizer == "signum" else 2
 
     @property
+    def moment_bytes(self) -> float:
+        """Bytes of the optimizer's state for each weight."""
+        if self.adam_moments == "8bit":
+            return self.num_moments * (1 + FLOAT32_BYTES / MOMENT_BLOCK)
+        return float(self.num_moments * DTYPE_BYTES[self.dtype])
+
+    @property
     def sparsity(self) -> float:
         """Value of the sparsity knob."""
         return float(getattr(self, self.sparsity_knob))
@@ -174,6 +191,16 @@ class ArchitectureConfig(BaseModel):
             for name in unused
             if getattr(self, name) != fields[name].default
         ]
+        if self.adam_moments == "8bit" and self.optimizer != "adam":
+            faults.append(
+                f"adam_moments=8bit is not used by optimizer={self.optimizer}; drop it, or change "
+                "the optimizer"
+            )
+        if self.adam_moments == "8bit" and self.dtype == "float64":
+            faults.append(
+                "adam_moments=8bit rounds the moments to a byte, which dtype=float64 asks not to; "
+                "drop one"
+            )
         if self.optimizer == "signum" and self.lr == "auto":
             faults.append(
                 "lr=auto is a rule for adam, whose steps are of another length than those of "
