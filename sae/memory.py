@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Literal
 
 from sae.architectures import ArchitectureConfig
-from sae.batched.memory import Kernels, PackMemory, Shapes, batched_memory, stepped_by_hand
+from sae.batched.memory import PackMemory, batched_memory, stepped_by_hand
+from sae.batched.step_shapes import Kernels, Shapes
 
 BYTES_BY_DTYPE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -78,8 +79,9 @@ def pack_memory(
     batch_tokens: int,
     kernels: Kernels | None = "cpp",
     dead_share: float = 1.0,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> PackMemory:
-    """Peak memory of members that train side by side on a CPU, by the backend that steps each.
+    """Peak memory of members that train side by side, by the backend that steps each.
 
     The stream comes on top (`shared_bytes`), and what a checkpoint and an export copy
     (`copies_bytes`).
@@ -92,10 +94,13 @@ def pack_memory(
     by_hand = [config for config in configs if kernels is not None and stepped_by_hand(config)]
     others = [config for config in configs if kernels is None or not stepped_by_hand(config)]
     memory = batched_memory(
-        [Shapes(config, d_in, batch_tokens, kernels or "cpp", dead_share) for config in by_hand]
+        [
+            Shapes(config, d_in, batch_tokens, kernels or "cpp", dead_share, device == "cuda")
+            for config in by_hand
+        ]
     )
     by_sae_lens = sum(
-        member_bytes(config, d_in=d_in, batch_tokens=batch_tokens, device="cpu")
+        member_bytes(config, d_in=d_in, batch_tokens=batch_tokens, device=device)
         for config in others
     )
     return replace(memory, members=memory.members + by_sae_lens)

@@ -1,11 +1,12 @@
-"""Memory of batched steps on a CPU, from shapes alone: what members keep, what steps take once.
+"""Memory of batched steps, from shapes alone: what members keep, what steps take once.
 
 Members are stepped in turn, so buffers and temporaries are there once, however many members there
 are. Buffers stay and are found by name (`sae.batched.workspace`): SAEs of different architectures
-share those of one name. No torch: plans are made with this.
+share those of one name. On a CPU fresh processes are held to it; what is alive in the steps that
+CUDA takes is counted as torch makes it (`tests/sae/batched/test_live_bytes.py`).
 
 Units: `half` is a tensor [d_sae, d_in], `latents` one of [batch, d_sae], `inputs` one of
-[batch, d_in].
+[batch, d_in]. No torch: plans are made with this.
 """
 
 from __future__ import annotations
@@ -14,21 +15,15 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from sae.architectures import ArchitectureConfig
-from sae.architectures.base import BatchTopKFamilyConfig, TopKFamilyConfig
+from sae.architectures.base import TopKFamilyConfig
 from sae.architectures.gated import GatedConfig
 from sae.architectures.jumprelu import JumpReluConfig
-from sae.architectures.matryoshka_batchtopk import MatryoshkaBatchTopKConfig
 from sae.architectures.standard import StandardConfig
+from sae.batched.step_shapes import BYTES_BY_DTYPE, Kernels, Shapes, StepBuffers
+from sae.batched.topk_memory import INDEX_BYTES, sort_bytes, topk_buffers
 
-Kernels = Literal["cpp", "torch"]
-
-BYTES_BY_DTYPE = {"float32": 4, "float64": 8}
-"""Dtypes that are stepped by hand."""
-INDEX_BYTES = 12
-"""Of one entry of a sparse code: its latent, its place among that latent's entries, its token."""
 SPARSE_SHARE = 0.2
 """Share of latents that fire up to which ReLU-like architectures keep a list of them."""
 ADAM_TEMPORARIES = 3
@@ -39,111 +34,76 @@ RETAINED_OF_DEAD = 0.6
 COMPILERS = ("c++", "g++", "clang++")
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """Sizes of one member's tensors and of what passes through it, in bytes."""
-
-    config: ArchitectureConfig
-    d_in: int
-    batch_tokens: int
-    kernels: Kernels
-    dead_share: float
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", BYTES_BY_DTYPE[self.config.dtype])
-
-    @property
-    def half(self) -> float:
-        return self.size * self.d_in * self.config.d_sae
-
-    @property
-    def latents(self) -> float:
-        return self.size * self.batch_tokens * self.config.d_sae
-
-    @property
-    def inputs(self) -> float:
-        return self.size * self.batch_tokens * self.d_in
-
-    @property
-    def member(self) -> float:
-        """Weights and the optimizer's moments; biases and counters, twelve numbers a latent."""
-        return self.tensors * 2 * self.half + 12 * self.size * self.config.d_sae
-
-    @property
-    def tensors(self) -> int:
-        """Of one weight: itself and its moments."""
-        return 1 + self.config.num_moments
-
-
-@dataclass(frozen=True)
-class StepBuffers:
-    """What steps of one configuration take, once for all members, in bytes."""
-
-    kept: Mapping[str, float]
-    """Buffers that stay between steps, by their names."""
-    passing: float
-    """Temporaries that are alive together at the peak."""
-
-
 def step_buffers(shapes: Shapes) -> StepBuffers:
     """What a step takes beside its member. The configuration must be one `stepped_by_hand`."""
     family = _family(shapes.config)
     assert family is not None
     found = _FORMULAS[family](shapes)
     kept = {"pre": shapes.latents, **found.kept}
-    # The scaled batch, the encoder's input, and the error before it is a buffer.
-    passing = 3 * shapes.inputs + found.passing
-    update = 2 * shapes.half + update_bytes(shapes) - _gradients(kept)
-    passing = max(passing, update)
-    return StepBuffers(kept, passing)
+    # Gradients that are no buffers, and the scaled batch, are there while weights are updated.
+    gradients = max(0.0, 2 * shapes.half - _gradients(kept))
+    update = gradients + shapes.inputs + update_bytes(shapes)
+    return StepBuffers(kept, max(found.passing, update))
 
 
 def update_bytes(shapes: Shapes) -> float:
     """Temporaries of the optimizer's step on one weight, beside the gradients of all."""
     if shapes.config.optimizer == "signum":
         return shapes.half
-    return ADAM_TEMPORARIES * shapes.half if shapes.kernels == "torch" else 0.0
+    by_torch = shapes.kernels == "torch" or (
+        shapes.kernels == "triton" and shapes.config.dtype != "float32"
+    )
+    return ADAM_TEMPORARIES * shapes.half if by_torch else 0.0
 
 
 @dataclass(frozen=True)
 class PackMemory:
-    """Peak memory of a pack's members and of their steps on a CPU, in bytes."""
+    """Peak memory of a pack's members and of their steps, in bytes."""
 
     members: int
     """Kept as long as they are there."""
-    steps: int
-    """Buffers and temporaries of batched steps, once for all members."""
-    retained: int
-    """What the allocator keeps of blocks that were freed."""
+    buffers: Mapping[str, int] = field(default_factory=dict)
+    """Of batched steps, by name: once for all members, as is the next."""
+    passing: int = 0
+    """Temporaries of batched steps that are alive together at the peak."""
+    retained: int = 0
+    """What no tensor shows: freed blocks that a CPU's allocator keeps, what a GPU's sorts take."""
+
+    @property
+    def steps(self) -> int:
+        """Buffers and temporaries."""
+        return sum(self.buffers.values()) + self.passing
 
     @property
     def total(self) -> int:
-        """The growth of the process."""
+        """The growth of the process, or of what is taken of the device."""
         return self.members + self.steps + self.retained
 
 
 def batched_memory(members: Sequence[Shapes]) -> PackMemory:
     """Memory of members that are all `stepped_by_hand`; more than one architecture may be there."""
-    kept: dict[str, float] = {}
+    kept: dict[str, int] = {}
     passing = retained = 0.0
     for shapes in dict.fromkeys(members):
         buffers = step_buffers(shapes)
         for name, num_bytes in buffers.kept.items():
-            kept[name] = max(kept.get(name, 0.0), num_bytes)
+            kept[name] = max(kept.get(name, 0), int(num_bytes))
         passing = max(passing, buffers.passing)
         retained = max(retained, retained_bytes(shapes))
     own = sum(shapes.member for shapes in members)
-    return PackMemory(int(own), int(sum(kept.values()) + passing), int(retained))
+    return PackMemory(int(own), kept, int(passing), int(retained))
 
 
 def retained_bytes(shapes: Shapes) -> float:
-    """Freed blocks that glibc keeps beside what is in use, where it would not give them back.
+    """What a step takes beside tensors.
 
-    About one half from drawing initial weights and from temporaries. What dead latents take
+    On CUDA: what sorts take inside. On a CPU: freed blocks that glibc keeps beside what is in use,
+    where it would not give them back. About one half from drawing initial weights and from temporaries. What dead latents take
     changes its size with their number, so most of it is there twice: what is copied of them, and
     the two gradients that were too small. Fitted; equal processes differ by some tens of MiB.
     """
+    if shapes.on_cuda:
+        return sort_bytes(shapes) if isinstance(shapes.config, TopKFamilyConfig) else 0.0
     retained = _kept_when_freed(shapes.half)
     if isinstance(shapes.config, TopKFamilyConfig):
         dead_half = _kept_when_freed(shapes.dead_share * shapes.half)
@@ -185,45 +145,6 @@ def _gradients(kept: Mapping[str, float]) -> float:
     return kept.get("main.grad_dec", 0.0) + kept.get("main.grad_enc", 0.0)
 
 
-def _topk(shapes: Shapes) -> StepBuffers:
-    levels = 1
-    if isinstance(shapes.config, MatryoshkaBatchTopKConfig):
-        levels = len(shapes.config.levels)
-    counts_batch = isinstance(shapes.config, BatchTopKFamilyConfig)
-    if shapes.kernels == "torch":
-        return _topk_by_torch(shapes, levels, counts_batch)
-    entry_bytes = INDEX_BYTES + 2 * shapes.size
-    num_entries = shapes.batch_tokens * min(shapes.config.sparsity, shapes.config.d_sae)
-    dead, num_dead = shapes.dead_share, shapes.dead_share * shapes.config.d_sae
-    num_aux_entries = shapes.batch_tokens * min(shapes.d_in // 2, num_dead)
-    kept = {
-        "main.grad_dec": shapes.half,
-        "main.grad_enc": shapes.half,
-        "main.pull": levels * shapes.inputs,
-        "main.entries": num_entries * (entry_bytes + counts_batch * shapes.size),
-        "aux.grad_dec": dead * shapes.half,
-        "aux.grad_enc": dead * shapes.half,
-        "aux.pull": shapes.inputs * (num_dead > 0),
-        "aux.entries": num_aux_entries * entry_bytes,
-    }
-    # Dead latents' rows of the decoder and pre-activations, copied; else what ranks the batch.
-    copied = dead * (shapes.half + shapes.latents)
-    ranked = 1.25 * num_entries * (2 * shapes.size + 4) * counts_batch
-    return StepBuffers(kept, max(copied, ranked))
-
-
-def _topk_by_torch(shapes: Shapes, levels: int, counts_batch: bool) -> StepBuffers:
-    """Codes are dense there: values, products and gradients, and masks of bools."""
-    mask = shapes.latents / shapes.size
-    dead = shapes.dead_share
-    code = shapes.latents * (2 + counts_batch) + mask
-    main = code + shapes.latents + 3 * shapes.half
-    # Gradients of dead latents and their rows of the decoder, beside the code and main gradients.
-    aux = dead * (3 * shapes.latents + mask + 4 * shapes.half)
-    with_aux = code + 2 * shapes.half + aux if dead else 0.0
-    return StepBuffers({}, levels * shapes.inputs + max(main, with_aux))
-
-
 def _relu_like(shapes: Shapes, *buffers: str, passing: float) -> StepBuffers:
     """Dense at first; lists of what fires come on top once few enough latents do."""
     kept = dict.fromkeys(buffers, shapes.latents)
@@ -234,7 +155,8 @@ def _relu_like(shapes: Shapes, *buffers: str, passing: float) -> StepBuffers:
             "main.pull": shapes.inputs,
             "above.entries": num_entries * (INDEX_BYTES + shapes.size),
         }
-    return StepBuffers(kept, passing * shapes.latents)
+    # The scaled batch, the encoder's input, and the error before it is a buffer.
+    return StepBuffers(kept, 3 * shapes.inputs + passing * shapes.latents)
 
 
 def _standard(shapes: Shapes) -> StepBuffers:
@@ -254,7 +176,7 @@ def _jumprelu(shapes: Shapes) -> StepBuffers:
 
 
 _FORMULAS: dict[type, Callable[[Shapes], StepBuffers]] = {
-    TopKFamilyConfig: _topk,
+    TopKFamilyConfig: topk_buffers,
     StandardConfig: _standard,
     JumpReluConfig: _jumprelu,
     GatedConfig: _gated,

@@ -129,10 +129,7 @@ class TritonKernels:
         self, pre_BF: Tensor, bias_F: Tensor, norm_F: Tensor | None, num_kept: int
     ) -> TritonCode:
         B, F = pre_BF.shape
-        key_BF = torch.add(pre_BF, bias_F, out=self._take("key", (B, F), pre_BF.dtype))
-        if norm_F is not None:
-            key_BF.mul_(norm_F)
-        key_N, place_N = key_BF.view(-1).topk(num_kept, sorted=False)
+        key_N, place_N = self._largest_keys(pre_BF, bias_F, norm_F, num_kept)
         # By token and latent, what is not above zero behind all others.
         place_N, order_N = place_N.masked_fill_(key_N <= 0, B * F).sort(stable=True)
         key_N = key_N[order_N]
@@ -144,6 +141,30 @@ class TritonKernels:
         known_N = latent_N.clamp(max=F - 1)
         value_N = (pre_BF[token_N, known_N] + bias_F[known_N]).masked_fill_(~here_N, 0)
         return self._code(begin_B1, latent_N, token_N.int(), value_N, key_N, F)
+
+    def _largest_keys(
+        self, pre_BF: Tensor, bias_F: Tensor, norm_F: Tensor | None, num_kept: int
+    ) -> tuple[Tensor, Tensor]:
+        """The batch's largest keys and where they are in [B, F], in any order.
+
+        Each chunk's own largest first: keys of a whole wide batch would be a second [B, F].
+        """
+        B, F = pre_BF.shape
+        num_rows = max(1, self._key_bytes // (F * pre_BF.element_size()))
+        key_CF = self._take("key", (min(B, num_rows), F), pre_BF.dtype)
+        key, place = [], []
+        for first in range(0, B, num_rows):
+            chunk_CF = pre_BF[first : first + num_rows]
+            keys_CF = torch.add(chunk_CF, bias_F, out=key_CF[: len(chunk_CF)])
+            if norm_F is not None:
+                keys_CF.mul_(norm_F)
+            found = keys_CF.view(-1).topk(min(num_kept, keys_CF.numel()), sorted=False)
+            key.append(found.values)
+            place.append(found.indices.add_(first * F))
+        if len(key) == 1:
+            return key[0], place[0]
+        best = torch.cat(key).topk(num_kept, sorted=False)
+        return best.values, torch.cat(place)[best.indices]
 
     def _code(
         self,
