@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from jobs.kind import Footprint
 from sae.architectures import ArchitectureConfig
-from sae.batched.memory import cpu_kernels, stepped_by_hand
+from sae.batched.memory import cpu_kernels, cuda_kernels, stepped_by_hand
+from sae.batched.step_shapes import Kernels, Shapes
+from sae.batched.work import step_work
 from sae.hooks import hook_width, layer_of
 from sae.memory import (
+    CUDA_RUNTIME_BYTES,
     copies_bytes,
     member_bytes,
     pack_memory,
-    shared_bytes,
+    shared_parts,
     step_flop_per_token,
     step_traffic_bytes_per_token,
 )
@@ -23,18 +28,30 @@ from sae.stream_spec import ModelSpec, StreamSpec
 
 logger = logging.getLogger(__name__)
 
-RUNTIME_BYTES = 600 * 2**20
-"""A process with torch, transformers and sae_lens imported."""
+Device = Literal["cpu", "cuda"]
+
+RUNTIME_BYTES: Mapping[Device, int] = {"cpu": 600 * 2**20, "cuda": CUDA_RUNTIME_BYTES}
+"""On a CPU: a process with torch, transformers and sae_lens imported."""
+MODEL_DTYPE: Mapping[Device, str] = {"cpu": "float32", "cuda": "bfloat16"}
+"""Of a language model whose precision the sweep leaves open (`sae.language_model`)."""
 _SIZE_IN_NAME = re.compile(r"(?<![a-z0-9])(\d+(?:\.\d+)?)(m|b)(?![a-z0-9])", re.IGNORECASE)
 _GUESSED_PARAMETERS = 1e9
 
 
-def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) -> Footprint:
-    """Peak bytes and work per token of one SAE and of the stream it trains on.
+@dataclass(frozen=True)
+class _Sae:
+    """An SAE and what it is trained on."""
 
-    A model whose precision the sweep leaves open is counted in float32, as it runs on a CPU. On a
-    CPU memory is the batched backend's where that steps the SAE. On CUDA, where nobody has
-    measured, it is the reference backend's with what a CPU's allocator keeps: the dearest there is.
+    config: ArchitectureConfig
+    d_in: int
+    batch_tokens: int
+    device: Device
+
+
+def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) -> Footprint:
+    """Peak bytes and work per token of one SAE and of the stream it trains on, on a GPU.
+
+    What holds on a CPU is `on_cpu`. Either is that of the backend which steps the SAE there.
 
     Args:
         ce_tokens: held-out tokens over which the loss recovered is measured at the end.
@@ -42,48 +59,92 @@ def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) ->
     shape = known_shapes(stream.model) or _guessed_shape(stream.model)
     widths = {hook: hook_width(hook, shape) or shape.d_model for hook in stream.hooks}
     d_in = widths[config.hook] if config.hook in widths else max(widths.values())
-    shared = shared_bytes(
+
+    def on(device: Device, kernels: Kernels | None) -> Footprint:
+        sae = _Sae(config, d_in, stream.batch_tokens, device)
+        by_hand = kernels is not None and stepped_by_hand(config)
+        own = _batched(sae, kernels) if by_hand else _reference(sae)
+        parts = _stream_parts(stream, shape, widths, ce_tokens, device)
+        parts = {**parts, **own.shared_parts, "libraries": RUNTIME_BYTES[device]}
+        layer = _deepest_layer(stream, shape)
+        return replace(
+            own,
+            shared_bytes=sum(parts.values()),
+            shared_parts=parts,
+            shared_flop_per_token=truncated_flop_per_token(shape, layer, stream.data.context),
+            trial_is_bfloat16=config.autocast or config.dtype == "bfloat16",
+        )
+
+    return replace(on("cuda", cuda_kernels()), on_cpu=on("cpu", cpu_kernels()))
+
+
+def _stream_parts(
+    stream: StreamSpec,
+    shape: ModelShape,
+    widths: Mapping[str, int],
+    ce_tokens: int,
+    device: Device,
+) -> dict[str, int]:
+    return shared_parts(
         num_parameters=shape.num_parameters,
-        model_dtype=stream.model.dtype or "float32",
+        model_dtype=stream.model.dtype or MODEL_DTYPE[device],
         widths=tuple(widths.values()),
-        block_tokens=stream.block_tokens * _num_blocks(stream),
+        block_tokens=stream.block_tokens * _num_blocks(stream, device),
         batch_tokens=stream.batch_tokens,
         held_out_tokens=stream.held_out_tokens,
         vocab_size=shape.vocab_size,
         ce_tokens=ce_tokens,
         lm_batch_tokens=stream.lm_batch_contexts * stream.data.context,
     )
-    elsewhere = Footprint(
-        trial_bytes=member_bytes(config, d_in=d_in, batch_tokens=stream.batch_tokens, device="cpu"),
-        shared_bytes=shared + RUNTIME_BYTES,
-        shared_flop_per_token=truncated_flop_per_token(
-            shape, _deepest_layer(stream, shape), stream.data.context
+
+
+def _batched(sae: _Sae, kernels: Kernels | None) -> Footprint:
+    """An SAE that the batched backend steps: its own state, and what steps take once a pack."""
+    assert kernels is not None
+    config, device = sae.config, sae.device
+    sizes = {"d_in": sae.d_in, "batch_tokens": sae.batch_tokens}
+    pack = pack_memory([config], **sizes, kernels=kernels, device=device)
+    own = Shapes(config, **sizes, kernels=kernels, dead_share=1.0)
+    parts = {f"steps: {name}": num_bytes for name, num_bytes in pack.buffers.items()}
+    work = step_work(config, **sizes)
+    return Footprint(
+        trial_bytes=pack.members,
+        shared_bytes=0,
+        trial_parts={
+            "weights": int(2 * own.half),
+            "moments": int(own.moments),
+            "biases and counters": int(own.small),
+        },
+        shared_parts={
+            **parts,
+            "steps: temporaries": pack.passing,
+            "steps: allocator": pack.retained,
+            "copies": copies_bytes(config, d_in=sae.d_in, device=device),
+        },
+        trial_flop_per_token=work.dense_flop + work.sparse_flop,
+        trial_traffic_bytes_per_token=work.least_bytes + work.again_bytes,
+    )
+
+
+def _reference(sae: _Sae) -> Footprint:
+    """An SAE that sae_lens's trainer steps: each has a peak of its own."""
+    config, d_in, batch_tokens = sae.config, sae.d_in, sae.batch_tokens
+    return Footprint(
+        trial_bytes=member_bytes(
+            config, d_in=d_in, batch_tokens=batch_tokens, device=sae.device
         ),
+        shared_bytes=0,
         trial_flop_per_token=step_flop_per_token(config, d_in=d_in),
         trial_traffic_bytes_per_token=step_traffic_bytes_per_token(
-            config, d_in=d_in, batch_tokens=stream.batch_tokens
+            config, d_in=d_in, batch_tokens=batch_tokens
         ),
-        trial_is_bfloat16=config.autocast or config.dtype == "bfloat16",
     )
-    on_cpu = _batched_on_cpu(elsewhere, config, d_in=d_in, batch_tokens=stream.batch_tokens)
-    return replace(elsewhere, on_cpu=on_cpu)
 
 
-def _batched_on_cpu(
-    elsewhere: Footprint, config: ArchitectureConfig, *, d_in: int, batch_tokens: int
-) -> Footprint | None:
-    """The footprint where the batched backend steps; None where it does not."""
-    kernels = cpu_kernels()
-    if kernels is None or not stepped_by_hand(config):
-        return None
-    pack = pack_memory([config], d_in=d_in, batch_tokens=batch_tokens, kernels=kernels)
-    once = pack.steps + pack.retained + copies_bytes(config, d_in=d_in)
-    return replace(elsewhere, trial_bytes=pack.members, shared_bytes=elsewhere.shared_bytes + once)
-
-
-def _num_blocks(stream: StreamSpec) -> int:
+def _num_blocks(stream: StreamSpec, device: Device) -> int:
     """Shuffle blocks at a time: one is trained on, another one is made or written to disk."""
-    return 2 if stream.overlap or stream.cache is not None else 1
+    is_ahead = stream.overlap and device == "cuda"
+    return 2 if is_ahead or stream.cache is not None else 1
 
 
 def _deepest_layer(stream: StreamSpec, shape: ModelShape) -> int:

@@ -4,8 +4,9 @@ Of the reference backend: the counts of buffers were fitted to the resident set 
 on a CPU (torch 2.13, sae_lens 6.54, d_in 576, d_sae 2048 and 8192, batches of 64 to 4096 tokens,
 dead latents present in the top-k family; matryoshka_batchtopk at 2048 tokens alone), within 2% with
 an allocator that gives back what is freed. `tests/sae/test_memory.py` holds them to 15%. Not
-measured on CUDA. Of the batched backend, which steps on a CPU: `sae.batched.memory`, counted from
-its code and held to 10% of whole packs by `tests/sae/batched/test_pack_memory.py`.
+measured on CUDA. Of the batched backend: `sae.batched.memory`, counted from its code. On a CPU whole
+packs are held to it (10%, `tests/sae/batched/test_pack_memory.py`); of CUDA's steps all live
+tensors, counted without a GPU (`tests/sae/batched/test_live_bytes.py`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ MAX_CLEAN_LOGIT_BYTES = 512 * 2**20
 """Clean logits kept for all members of a source; above it they are computed again each time."""
 MAX_CHUNK_BYTES = 64 * 2**20
 """Latents of one chunk of held-out tokens in an evaluation, in fp32."""
+CUDA_RUNTIME_BYTES = 2**30
+"""What CUDA takes of a device before any tensor, and what its allocator rounds up: a context with
+torch's kernels (about half a GiB on recent GPUs), cuBLAS's workspace of each stream (8 MiB, 32 on
+Hopper: torch's notes on CUDA, "cuBLAS workspaces"), blocks of 2 and 20 MiB (CUDACachingAllocator).
+A sum of such figures, not measured."""
 RETAINED_BY_ALLOCATOR = 1.42
 """Resident set over live tensors on the CPU: glibc keeps freed blocks of up to 32 MiB.
 
@@ -68,7 +74,9 @@ def member_bytes(
         + config.peak_latent_buffers * latents
         + INPUT_BUFFERS * inputs
     )
-    live = max(passes, OPTIMIZER_WEIGHT_BUFFERS * weights)
+    # Both counts have two moments of Adam in them.
+    spared = (2 * size - config.moment_bytes) * 2 * d_in * config.d_sae
+    live = max(passes, OPTIMIZER_WEIGHT_BUFFERS * weights) - spared
     return int(live * (RETAINED_BY_ALLOCATOR if device == "cpu" else 1.0))
 
 
@@ -106,15 +114,21 @@ def pack_memory(
     return replace(memory, members=memory.members + by_sae_lens)
 
 
-def copies_bytes(config: ArchitectureConfig, *, d_in: int) -> int:
+def copies_bytes(
+    config: ArchitectureConfig, *, d_in: int, device: Literal["cpu", "cuda"] = "cpu"
+) -> int:
     """What a checkpoint and an export take beside the pack, one of each at a time, in bytes.
 
-    A copy of weights and moments; a copy of the weights, and the weights that are loaded back.
+    A copy of weights and moments, which a GPU's member has in page-locked memory of the host; a
+    copy of the weights, and the weights that are loaded back.
     """
-    return BYTES_BY_DTYPE[config.dtype] * 2 * d_in * config.d_sae * (1 + config.num_moments + 2)
+    weights = 2 * d_in * config.d_sae
+    weight_bytes = BYTES_BY_DTYPE[config.dtype]
+    checkpoint = weight_bytes + config.moment_bytes if device == "cpu" else 0.0
+    return int(weights * (2 * weight_bytes + checkpoint))
 
 
-def shared_bytes(
+def shared_parts(
     *,
     num_parameters: int,
     model_dtype: str,
@@ -125,17 +139,17 @@ def shared_bytes(
     vocab_size: int,
     lm_batch_tokens: int,
     ce_tokens: int,
-) -> int:
-    """Memory that a pack pays once, however many members it has, in bytes.
+) -> dict[str, int]:
+    """Memory that a pack pays once, however many members it has, in bytes by what it is for.
 
-    The language model, one shuffle block in its precision, a batch and the held-out activations
+    The language model, its shuffle blocks in its precision, a batch and the held-out activations
     in fp32, one layer's forward pass, and what the evaluation of a finished member takes: a chunk
     of latents, the clean logits where they are kept, and a batch of contexts' logits three times
     (clean, edited, and their logarithms). A process's libraries come on top.
 
     Args:
         widths: width of the activations at each hook.
-        block_tokens: activations in one shuffle block.
+        block_tokens: activations in all shuffle blocks that are there at a time.
         held_out_tokens: activations kept aside for evaluation.
         lm_batch_tokens: tokens in one forward pass of the language model.
         ce_tokens: tokens over which losses are taken at the end.
@@ -143,14 +157,13 @@ def shared_bytes(
     size = BYTES_BY_DTYPE[model_dtype]
     logits = 4 * ce_tokens * vocab_size
     kept_logits = logits if logits <= MAX_CLEAN_LOGIT_BYTES else 0
-    evaluation = kept_logits + 3 * min(logits, MAX_LOGIT_BYTES) + 3 * MAX_CHUNK_BYTES
-    return (
-        num_parameters * size
-        + block_tokens * sum(widths) * size
-        + (batch_tokens + held_out_tokens) * sum(widths) * 4
-        + FORWARD_BUFFERS * lm_batch_tokens * max(widths) * size
-        + evaluation
-    )
+    blocks = block_tokens * sum(widths) * size
+    return {
+        "language model": num_parameters * size,
+        "its forward pass": FORWARD_BUFFERS * lm_batch_tokens * max(widths) * size,
+        "activations": blocks + (batch_tokens + held_out_tokens) * sum(widths) * 4,
+        "evaluation": kept_logits + 3 * min(logits, MAX_LOGIT_BYTES) + 3 * MAX_CHUNK_BYTES,
+    }
 
 
 def step_traffic_bytes_per_token(

@@ -14,7 +14,7 @@ class LargestTrial:
     """What is planned with, wherever trials run."""
 
     footprint: Footprint
-    """The memory of the largest trial, beside the largest that any of them shares."""
+    """The memory of the largest trial, beside all that any of them shares."""
     config_by_device: Mapping[str, Mapping[str, Any]]
     """Whose it is, on `cpu` and on `cuda`."""
 
@@ -31,10 +31,13 @@ def largest_trial(
 
 
 def largest_of(footprints: Sequence[Footprint]) -> Footprint:
-    """The footprint of the trial that keeps most, with the most that any of them shares."""
+    """The footprint of the trial that keeps most, with all that any of them shares."""
     largest = max(footprints, key=lambda each: each.trial_bytes)
     on_cpu = None
     if any(each.on_cpu is not None for each in footprints):
         on_cpu = largest_of([replace(each.on("cpu"), on_cpu=None) for each in footprints])
-    shared_bytes = max(each.shared_bytes for each in footprints)
-    return replace(largest, shared_bytes=shared_bytes, on_cpu=on_cpu)
+    names = dict.fromkeys(name for each in footprints for name in each.shared_parts)
+    parts = {name: max(each.shared_parts.get(name, 0) for each in footprints) for name in names}
+    # Trials that say nothing of their parts are taken as a whole.
+    shared_bytes = max(sum(parts.values()), *(each.shared_bytes for each in footprints))
+    return replace(largest, shared_bytes=shared_bytes, shared_parts=parts, on_cpu=on_cpu)

@@ -25,7 +25,7 @@ COUNTED_CONFIGURATIONS = 256
 
 FORMULA_BASIS = (
     f"formula: FLOP at {EFFICIENCY:.0%} of peak (bf16 for the language model, fp32 for trials "
-    f"without autocast), or bytes at {BANDWIDTH_EFFICIENCY:.0%} of bandwidth if that takes longer"
+    f"without autocast), and then trials' bytes at {BANDWIDTH_EFFICIENCY:.0%} of bandwidth"
 )
 CPU_FORMULA_BASIS = f"formula: FLOP at {EFFICIENCY:.0%} of the cores' fp32 peak"
 MEASURED_BASIS = "measured here by --calibrate"
@@ -53,6 +53,10 @@ class MemoryPlan(_Part):
     trial_bytes_max: int
     shared_bytes: int
     """Paid once a device: the language model and the activation buffer."""
+    trial_parts: Mapping[str, int] = {}
+    """What the largest trial is made of; empty where the kind does not tell."""
+    shared_parts: Mapping[str, int] = {}
+    """Likewise of what is shared; `steps: <buffer>` is of steps that trials take in turn."""
     largest_config: Mapping[str, Any]
 
 
@@ -187,6 +191,8 @@ def _memory_plan(
         trial_bytes_min=min(each.on(device).trial_bytes for each in footprints),
         trial_bytes_max=worst.trial_bytes,
         shared_bytes=worst.shared_bytes,
+        trial_parts=worst.trial_parts,
+        shared_parts=worst.shared_parts,
         largest_config=largest.config_by_device[device],
     )
 
@@ -339,7 +345,7 @@ def _seconds(
 
 
 def _trial_seconds_per_token(device: DeviceProfile, footprint: Footprint) -> float:
-    """Of a trial's own steps: arithmetic, or memory traffic where that takes longer."""
+    """Of a trial's own steps: matrix products and passes over memory come one after the other."""
     peak = (
         device.bf16_flop_per_second if footprint.trial_is_bfloat16 else device.fp32_flop_per_second
     )
@@ -347,7 +353,7 @@ def _trial_seconds_per_token(device: DeviceProfile, footprint: Footprint) -> flo
     if device.bytes_per_second is None:
         return arithmetic
     bandwidth = device.bytes_per_second * BANDWIDTH_EFFICIENCY
-    return max(arithmetic, footprint.trial_traffic_bytes_per_token / bandwidth)
+    return arithmetic + footprint.trial_traffic_bytes_per_token / bandwidth
 
 
 def over_budget(spec: SweepSpec, hours: Between, usd: Between | None) -> list[str]:

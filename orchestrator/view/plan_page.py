@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from orchestrator.spec.sweep import SweepSpec
 
 DASH = "-"
+SHOWN_PART = 0.01
+"""Smaller parts of the memory are shown together."""
 
 FORMULAS_OMIT = (
     "formulas leave out loading, evaluation, and launching kernels, which bounds small SAEs"
@@ -79,7 +81,7 @@ def _memory(plan: Plan) -> str:
     if plan.memory_elsewhere is None:
         return _memory_on(plan.memory, "a device")
     both = (plan.memory, plan.memory_elsewhere)
-    return "; ".join(_memory_on(each, _A_DEVICE[each.device]) for each in both)
+    return "\n".join(_memory_on(each, _A_DEVICE[each.device]) for each in both)
 
 
 _A_DEVICE = {"cpu": "a CPU", "cuda": "a GPU"}
@@ -88,7 +90,26 @@ _A_DEVICE = {"cpu": "a CPU", "cuda": "a GPU"}
 def _memory_on(memory: MemoryPlan, device: str) -> str:
     low, high = format_bytes(memory.trial_bytes_min), format_bytes(memory.trial_bytes_max)
     trial = high if low == high else f"{low} to {high}"
-    return f"{trial} a trial, beside {format_bytes(memory.shared_bytes)} shared on {device}"
+    lines = [f"{trial} a trial, beside {format_bytes(memory.shared_bytes)} shared on {device}"]
+    if memory.trial_parts:
+        whose = "a trial" if low == high else "the largest trial"
+        lines.append(f"{whose}: {_parts(memory.trial_parts)}")
+    if memory.shared_parts:
+        lines.append(f"shared: {_parts(memory.shared_parts)}")
+    return "\n".join(lines)
+
+
+def _parts(parts: Mapping[str, int]) -> str:
+    """Names with sizes, the largest first; names of one beginning are added up."""
+    sums: dict[str, int] = {}
+    for name, num_bytes in parts.items():
+        beginning = name.partition(":")[0]
+        sums[beginning] = sums.get(beginning, 0) + num_bytes
+    ranked = sorted(sums.items(), key=lambda part: part[1], reverse=True)
+    shown = [part for part in ranked if part[1] >= SHOWN_PART * sum(sums.values())]
+    told = [f"{name} {format_bytes(num_bytes)}" for name, num_bytes in shown]
+    left = sum(sums.values()) - sum(num_bytes for _, num_bytes in shown)
+    return ", ".join(told + ([f"others {format_bytes(left)}"] if left else []))
 
 
 def _measured(spec: SweepSpec, plan: Plan) -> str:

@@ -137,6 +137,16 @@ def cpu_kernels() -> Kernels | None:
     return "cpp" if any(shutil.which(name) for name in looked_for) else "torch"
 
 
+def cuda_kernels() -> Kernels | None:
+    """Who steps on a GPU: Triton's, unless `SAEQ_KERNELS` or `SAEQ_BACKEND` say otherwise.
+
+    Where Triton turns out not to work, torch operations take more than is planned.
+    """
+    if os.environ.get("SAEQ_BACKEND") == "reference":
+        return None
+    return "torch" if os.environ.get("SAEQ_KERNELS") == "torch" else "triton"
+
+
 def _family(config: ArchitectureConfig) -> type | None:
     return next((known for known in _FORMULAS if isinstance(config, known)), None)
 

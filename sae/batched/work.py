@@ -1,0 +1,91 @@
+"""Work of batched steps, from shapes alone: arithmetic, and bytes of device memory that move.
+
+No torch: plans are made with this, and `benchmarks.roofline` holds measurements to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sae.architectures import ArchitectureConfig
+from sae.architectures.base import TopKFamilyConfig
+from sae.architectures.gated import GatedConfig
+from sae.architectures.jumprelu import JumpReluConfig
+from sae.batched.step_shapes import BYTES_BY_DTYPE
+
+BFLOAT16_BYTES = 2
+RANKING_PASSES = 8
+"""Over the pre-activations, beyond the one that reads them: keys are written and weighed by a norm,
+and torch's radix selection reads them once for each of 4 digits and once to collect."""
+WEIGHT_PASSES = {"standard": 9.0, "gated": 11.0, "jumprelu": 7.5, "tanh": 9.0}
+"""Over both weights, Adam's moments left out; counted by operation, as the next."""
+LATENT_PASSES = {"standard": 20, "gated": 48, "jumprelu": 33, "tanh": 52}
+DENSE_PRODUCTS = {"standard": 5, "gated": 8, "jumprelu": 5, "tanh": 5}
+"""Products of [batch, d_in] and [d_in, d_sae]: pre-activations, reconstruction, the pull on the
+latents, two gradients; gated reconstructs twice."""
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """One member's step, a token."""
+
+    dense_flop: float
+    sparse_flop: float
+    """On the few latents that fire."""
+    least_bytes: float
+    """What no step can do without moving."""
+    again_bytes: float
+    """What ours moves again, if no cache holds it."""
+
+
+def step_work(config: ArchitectureConfig, *, d_in: int, batch_tokens: int) -> StepWork:
+    """Work of a configuration that the batched backend steps.
+
+    Args:
+        d_in: width of the activations.
+        batch_tokens: tokens in a step's batch, over which the weights' traffic is spread.
+    """
+    if isinstance(config, TopKFamilyConfig):
+        return _topk(config, d_in, batch_tokens)
+    name = "standard"
+    if isinstance(config, GatedConfig):
+        name = "gated"
+    elif isinstance(config, JumpReluConfig):
+        name = "tanh" if config.jumprelu_sparsity_loss_mode == "tanh" else "jumprelu"
+    size = BYTES_BY_DTYPE[config.dtype]
+    num_weights = 2.0 * d_in * config.d_sae
+    weights = WEIGHT_PASSES[name] * size + 2 * config.moment_bytes
+    return StepWork(
+        dense_flop=DENSE_PRODUCTS[name] * num_weights,
+        sparse_flop=0.0,
+        least_bytes=weights * num_weights / batch_tokens
+        + LATENT_PASSES[name] * _latent_size(config) * config.d_sae
+        + 4.0 * size * d_in,
+        again_bytes=0.0,
+    )
+
+
+def _topk(config: TopKFamilyConfig, d_in: int, batch_tokens: int) -> StepWork:
+    """Only the encoder's forward pass is dense.
+
+    Pre-activations are written once and read once to be ranked. Encoder and decoder are read once
+    each, their gradients written and read by the norm, and Adam reads gradient, parameter and
+    moments and writes all but the gradient. Again: rows of the decoder (twice), of errors and of
+    inputs that entries gather, norms of decoder rows, the encoder for the input's bias.
+    """
+    size = BYTES_BY_DTYPE[config.dtype]
+    num_weights, k = 2.0 * d_in * config.d_sae, config.sparsity
+    weights = (1 + 2 + 3) * size + 2 * config.moment_bytes
+    latents = float(_latent_size(config) * config.d_sae)
+    return StepWork(
+        dense_flop=num_weights,
+        sparse_flop=4 * 2.0 * d_in * k,
+        least_bytes=weights * num_weights / batch_tokens + 2 * latents + 4.0 * size * d_in,
+        again_bytes=size * num_weights / batch_tokens
+        + RANKING_PASSES * latents
+        + 4.0 * size * d_in * k,
+    )
+
+
+def _latent_size(config: ArchitectureConfig) -> int:
+    return BFLOAT16_BYTES if config.autocast else BYTES_BY_DTYPE[config.dtype]
