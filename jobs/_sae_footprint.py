@@ -130,9 +130,7 @@ def _reference(sae: _Sae) -> Footprint:
     """An SAE that sae_lens's trainer steps: each has a peak of its own."""
     config, d_in, batch_tokens = sae.config, sae.d_in, sae.batch_tokens
     return Footprint(
-        trial_bytes=member_bytes(
-            config, d_in=d_in, batch_tokens=batch_tokens, device=sae.device
-        ),
+        trial_bytes=member_bytes(config, d_in=d_in, batch_tokens=batch_tokens, device=sae.device),
         shared_bytes=0,
         trial_flop_per_token=step_flop_per_token(config, d_in=d_in),
         trial_traffic_bytes_per_token=step_traffic_bytes_per_token(

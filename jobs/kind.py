@@ -38,11 +38,6 @@ class Footprint:
     trial_bytes: int
     shared_bytes: int
     """Paid once a device: the language model and the activation buffer."""
-    trial_parts: Mapping[str, int] = field(default_factory=dict)
-    """What `trial_bytes` are made of, as people call it; empty: nobody says."""
-    shared_parts: Mapping[str, int] = field(default_factory=dict)
-    """Likewise of `shared_bytes`. Of trials that differ a device pays the largest of each name;
-    names with a common beginning up to a colon (`steps: gradients`) are shown as one."""
     shared_flop_per_token: float = 0.0
     """0, as the next: the kind has no formula for time."""
     trial_flop_per_token: float = 0.0
@@ -50,6 +45,11 @@ class Footprint:
     """Read from and written to the device's memory in a trial's own steps; 0: never the limit."""
     trial_is_bfloat16: bool = False
     """Whether the matrix products of a trial's steps run in bfloat16."""
+    trial_parts: Mapping[str, int] = field(default_factory=dict)
+    """What `trial_bytes` are made of, as people call it; empty: nobody says."""
+    shared_parts: Mapping[str, int] = field(default_factory=dict)
+    """Likewise of `shared_bytes`. Of trials that differ a device pays the largest of each name;
+    names with a common beginning up to a colon (`steps: gradients`) are shown as one."""
     on_cpu: Footprint | None = None
     """What holds on a CPU, where that differs."""
 

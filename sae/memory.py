@@ -4,9 +4,9 @@ Of the reference backend: the counts of buffers were fitted to the resident set 
 on a CPU (torch 2.13, sae_lens 6.54, d_in 576, d_sae 2048 and 8192, batches of 64 to 4096 tokens,
 dead latents present in the top-k family; matryoshka_batchtopk at 2048 tokens alone), within 2% with
 an allocator that gives back what is freed. `tests/sae/test_memory.py` holds them to 15%. Not
-measured on CUDA. Of the batched backend: `sae.batched.memory`, counted from its code. On a CPU whole
-packs are held to it (10%, `tests/sae/batched/test_pack_memory.py`); of CUDA's steps all live
-tensors, counted without a GPU (`tests/sae/batched/test_live_bytes.py`).
+measured on CUDA. Of the batched backend: `sae.batched.memory`, counted from its code. On a CPU
+whole packs are held to it (10%, `tests/sae/batched/test_pack_memory.py`), and live tensors of the
+steps that CUDA takes, counted without a GPU (`tests/sae/batched/test_live_bytes.py`).
 """
 
 from __future__ import annotations

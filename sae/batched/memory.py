@@ -98,9 +98,10 @@ def retained_bytes(shapes: Shapes) -> float:
     """What a step takes beside tensors.
 
     On CUDA: what sorts take inside. On a CPU: freed blocks that glibc keeps beside what is in use,
-    where it would not give them back. About one half from drawing initial weights and from temporaries. What dead latents take
-    changes its size with their number, so most of it is there twice: what is copied of them, and
-    the two gradients that were too small. Fitted; equal processes differ by some tens of MiB.
+    where it would not give them back. About one half from drawing initial weights and from
+    temporaries. What dead latents take changes its size with their number, so most of it is there
+    twice: what is copied of them, and the two gradients that were too small. Fitted; equal
+    processes differ by some tens of MiB.
     """
     if shapes.on_cuda:
         return sort_bytes(shapes) if isinstance(shapes.config, TopKFamilyConfig) else 0.0

@@ -49,7 +49,8 @@ class TopKFamily:
         scale = 2.0 / len(x_BD)
         latents = kernels.accumulate(code, pull, input_BD, scale, into="main")
         loss = pull.loss_L.sum() / len(x_BD)
-        dead_X = bench.dead.indices(member, dead_F)
+        pulls_dead = member.sae.cfg.aux_loss_coefficient != 0
+        dead_X = bench.dead.indices(member, dead_F) if pulls_dead else None
         if dead_X is not None:
             for low, high, error_BD in residuals(member, pull):
                 group_X = dead_X[(dead_X >= low) & (dead_X < high)]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
-from sae.architectures.base import BatchTopKFamilyConfig
+from sae.architectures.base import BatchTopKFamilyConfig, TopKFamilyConfig
 from sae.architectures.matryoshka_batchtopk import MatryoshkaBatchTopKConfig
 from sae.batched.step_shapes import Shapes, StepBuffers
 
@@ -79,6 +80,23 @@ def num_entries(shapes: Shapes) -> float:
     return shapes.batch_tokens * min(shapes.config.sparsity, shapes.config.d_sae)
 
 
+def dead_share(shapes: Shapes) -> float:
+    """Share of latents that an auxiliary loss is computed of at once, all levels dying alike."""
+    config = shapes.config
+    assert isinstance(config, TopKFamilyConfig)
+    if config.aux_loss_coefficient == 0:
+        return 0.0
+    if not _by_level(shapes):
+        return shapes.dead_share
+    assert isinstance(config, MatryoshkaBatchTopKConfig)
+    widest = max(high - low for low, high in pairwise((0, *config.levels)))
+    return shapes.dead_share * widest / config.d_sae
+
+
+def _by_level(shapes: Shapes) -> bool:
+    return getattr(shapes.config, "use_matryoshka_aux_loss", False)
+
+
 def sort_bytes(shapes: Shapes) -> float:
     """What the longest sort of a step takes inside, which no tensor shows; Triton's alone sort."""
     if shapes.kernels != "triton":
@@ -95,7 +113,8 @@ def counts_batch(shapes: Shapes) -> bool:
 def _by_cpp(shapes: Shapes) -> StepBuffers:
     entry_bytes = INDEX_BYTES + 2 * shapes.size
     entries = num_entries(shapes)
-    dead, num_dead = shapes.dead_share, shapes.dead_share * shapes.config.d_sae
+    dead = dead_share(shapes)
+    num_dead = dead * shapes.config.d_sae
     by_batch = counts_batch(shapes)
     kept = {
         "main.grad_dec": shapes.half,
@@ -116,7 +135,7 @@ def _by_cpp(shapes: Shapes) -> StepBuffers:
 def _by_torch(shapes: Shapes) -> StepBuffers:
     """Codes are dense there: values, products and gradients, and masks of bools."""
     mask = shapes.latents / shapes.size
-    dead = shapes.dead_share
+    dead = dead_share(shapes)
     code = shapes.latents * (2 + counts_batch(shapes)) + mask
     main = code + shapes.latents + 3 * shapes.half
     # Gradients of dead latents and their rows of the decoder, beside the code and main gradients.
@@ -141,7 +160,8 @@ def _by_triton(shapes: Shapes) -> StepBuffers:
     decoding = main.code + (3 * pulls if levels > 1 else pulls)
     summing = main.code + main.sums + pulls
     passing = inputs + small + max(selection, decoding, summing)
-    beside_aux = inputs + small + main.code + main.number * shapes.size + pulls
+    residuals = (levels - 1) * shapes.inputs if _by_level(shapes) else 0.0
+    beside_aux = inputs + small + main.code + main.number * shapes.size + pulls + residuals
     for num_dead in _dead_by_triton(shapes):
         passing = max(passing, beside_aux + _aux_by_triton(shapes, num_dead))
         rows = _gradient_rows(shapes, "aux", num_dead, _aux_entries(shapes, num_dead))
@@ -172,13 +192,13 @@ def _aux_by_torch(shapes: Shapes, num_dead: float) -> float:
 
 def _dead_by_triton(shapes: Shapes) -> tuple[float, ...]:
     """So many dead latents as Triton's kernels take on."""
-    num_dead = shapes.dead_share * shapes.config.d_sae
+    num_dead = dead_share(shapes) * shapes.config.d_sae
     return (num_dead,) if num_dead > _most_by_torch(shapes) else ()
 
 
 def _dead_by_torch(shapes: Shapes) -> tuple[float, ...]:
     """So many dead latents as torch may have taken on, at most, before they were that many."""
-    num_dead = min(shapes.dead_share * shapes.config.d_sae, _most_by_torch(shapes))
+    num_dead = min(dead_share(shapes) * shapes.config.d_sae, _most_by_torch(shapes))
     return (num_dead,) if num_dead else ()
 
 

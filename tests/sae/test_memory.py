@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sae.architectures import by_architecture, parse_architecture
-from sae.memory import member_bytes, shared_bytes, step_flop_per_token
+from sae.memory import member_bytes, shared_parts, step_flop_per_token
 from tests.sae.synthetic_source import SPARSITY
 
 D_IN = 576
@@ -95,9 +95,21 @@ def test_the_shared_part_is_at_least_the_model_and_grows_with_the_blocks() -> No
         "lm_batch_tokens": 2048,
         "ce_tokens": 2048,
     }
-    small = shared_bytes(block_tokens=4096, **sizes)
-    assert small > 4 * 134_515_008
-    assert shared_bytes(block_tokens=8192, **sizes) - small == 4096 * 576 * 4
+    small, large = (shared_parts(block_tokens=num, **sizes) for num in (4096, 8192))
+    assert small["language model"] == 4 * 134_515_008
+    assert large.pop("activations") - small.pop("activations") == 4096 * 576 * 4
+    assert large == small
+
+
+def test_smaller_moments_are_less_to_keep() -> None:
+    full = parse_architecture(parameters("standard", 2048))
+    found = [
+        member_bytes(full.model_copy(update=more), d_in=D_IN, batch_tokens=64)
+        for more in ({}, {"optimizer": "signum"}, {"adam_moments": "8bit"})
+    ]
+    half = D_IN * 2048 * 4
+    assert found[0] - found[1] == pytest.approx(2 * half, rel=1e-3)
+    assert found[0] - found[2] == pytest.approx(3 * half, rel=0.02)  # 2 bytes of 8 are left
 
 
 def test_a_step_costs_three_times_its_forward_pass() -> None:

@@ -18,6 +18,15 @@ def test_the_largest_is_planned_with_beside_the_most_that_any_shares() -> None:
     assert largest_of([WIDE]) == WIDE
 
 
+def test_of_trials_that_differ_a_device_pays_the_largest_of_each_part() -> None:
+    topk = replace(WIDE, shared_bytes=12, shared_parts={"model": 5, "steps: pre": 4, "rows": 3})
+    gated = replace(BUFFERED, shared_bytes=14, shared_parts={"model": 5, "steps: pre": 9})
+    found = largest_of([topk, gated])
+    assert found.shared_parts == {"model": 5, "steps: pre": 9, "rows": 3}
+    assert found.shared_bytes == 17
+    assert largest_of([topk, replace(BUFFERED, shared_bytes=20)]).shared_bytes == 20
+
+
 def test_another_trial_may_be_the_largest_on_a_cpu() -> None:
     by_hand = replace(WIDE, on_cpu=replace(WIDE, trial_bytes=3))
     found = largest_trial([{"k": 1}, {"k": 2}], [by_hand, BUFFERED])

@@ -18,6 +18,7 @@ from orchestrator.money.node_price import node_price
 from orchestrator.money.prices import TYPICAL_USD_PER_HOUR
 from orchestrator.planning.calibration import Calibration, CalibrationFailed, calibrate
 from orchestrator.planning.devices import (
+    BANDWIDTH_EFFICIENCY,
     EFFICIENCY,
     GPUS,
     DeviceProfile,
@@ -135,10 +136,31 @@ def test_a_cpu_is_planned_with_what_trials_need_there(monkeypatch: pytest.Monkey
     assert shown.memory_elsewhere is not None
     assert shown.memory_elsewhere.trial_bytes_max == 100 * MIB
     flat = " ".join(page(sweep(), shown, 200).split())
-    assert "30 MiB a trial, beside 700 MiB shared on a CPU; 100 MiB a trial" in flat
+    assert "30 MiB a trial, beside 700 MiB shared on a CPU 100 MiB a trial" in flat
     alike = made(devices=[GPU])
     assert alike.memory_elsewhere is None
     assert "600 MiB shared on a device" in " ".join(page(sweep(), alike, 200).split())
+
+
+def test_what_memory_is_made_of_is_told_the_largest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    footprint = replace(
+        FOOTPRINT,
+        trial_parts={"weights": 40 * MIB, "moments": 60 * MIB},
+        shared_parts={
+            "steps: pre": 100 * MIB,
+            "steps: key": 250 * MIB,
+            "model": 249 * MIB,
+            "small": MIB,
+        },
+    )
+    monkeypatch.setattr(JobKind.by_name["sae_train"], "footprint", lambda *_: footprint)
+    shown = made()
+    assert shown.memory.shared_parts == footprint.shared_parts
+    flat = " ".join(page(sweep(), shown, 200).split())
+    assert "a trial: moments 60 MiB, weights 40 MiB" in flat
+    assert "shared: steps 350 MiB, model 249 MiB, others 1 MiB" in flat
+    monkeypatch.setattr(JobKind.by_name["sae_train"], "footprint", lambda *_: FOOTPRINT)
+    assert "shared:" not in page(sweep(), made(), 200)
 
 
 def test_what_fits_no_cpu_is_refused_with_what_it_needs_there(
@@ -160,7 +182,7 @@ def seconds_on(
     return hours.at_most * 3600
 
 
-def test_memory_traffic_counts_where_it_takes_longer_than_arithmetic(
+def test_memory_traffic_comes_on_top_of_arithmetic(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     steps = replace(FOOTPRINT, shared_flop_per_token=0.0, trial_traffic_bytes_per_token=1e6)
@@ -168,8 +190,9 @@ def test_memory_traffic_counts_where_it_takes_longer_than_arithmetic(
     fast = GPU.model_copy(update={"bytes_per_second": 1e12})
     tokens = 12 * 64000
     arithmetic = tokens * 1e7 / (1e11 * EFFICIENCY)
-    assert seconds_on(steps, slow, monkeypatch) == pytest.approx(tokens * 1e6 / (1e9 * 0.6))
-    assert seconds_on(steps, fast, monkeypatch) == pytest.approx(arithmetic)
+    for device, bytes_s in ((slow, 1e9), (fast, 1e12)):
+        traffic = tokens * 1e6 / (bytes_s * BANDWIDTH_EFFICIENCY)
+        assert seconds_on(steps, device, monkeypatch) == pytest.approx(arithmetic + traffic)
     assert seconds_on(steps, GPU, monkeypatch) == pytest.approx(arithmetic)
 
 

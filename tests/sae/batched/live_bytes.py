@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet, finalize
 
-import torch
 from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sae.architectures import ArchitectureConfig
-from sae.batched.backend import family_of
+from sae.batched.backend import BatchedBackend, family_of
 from sae.batched.kernels.base import StepKernels
 from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.kernels.triton_kernels import TritonKernels
@@ -65,18 +66,7 @@ def live_memory(
     bench = Bench(kernels_named(kernels, workspace), workspace)
     mean_D, num_dead = batches[0].mean(0), 0
     with LiveBytes([*batches, mean_D]) as live:
-        members = [
-            Member(
-                config,
-                hook="layer",
-                d_in=d_in,
-                total_tokens=100 * batch_tokens,
-                batch_tokens=batch_tokens,
-                scale=1.5,
-                mean_D=mean_D,
-            )
-            for config in configs
-        ]
+        members = members_of(configs, mean_D, batch_tokens)
         live.start_peak()
         for batch_BD in batches:
             num_dead = int(members[0].trainer.dead_neurons.sum())
@@ -87,3 +77,45 @@ def live_memory(
                 member.trainer.n_training_steps += 1
         kept = live.alive - workspace.num_bytes
     return LiveMemory(members=kept, steps=live.peak - kept, num_dead=num_dead)
+
+
+def members_of(
+    configs: Sequence[ArchitectureConfig], mean_D: Tensor, batch_tokens: int
+) -> list[Member]:
+    """Fresh members on the device of the mean activation."""
+    return [
+        Member(
+            config,
+            hook="layer",
+            d_in=len(mean_D),
+            total_tokens=100 * batch_tokens,
+            batch_tokens=batch_tokens,
+            scale=1.5,
+            mean_D=mean_D,
+            device=mean_D.device,
+        )
+        for config in configs
+    ]
+
+
+def allocated_memory(
+    configs: Sequence[ArchitectureConfig], *, d_in: int, batch_tokens: int, device: torch.device
+) -> tuple[int, int]:
+    """What a CUDA device's allocator gave out at most for members and steps, in bytes.
+
+    Returns it, and how many latents of the first member were dead before its last step.
+    """
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        torch.randn(batch_tokens, d_in, generator=generator).to(device) for _ in range(NUM_STEPS)
+    ]
+    mean_D = batches[0].mean(0)
+    before, num_dead = torch.cuda.memory_allocated(device), 0
+    members = members_of(configs, mean_D, batch_tokens)
+    backend = BatchedBackend(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    for position, batch_BD in enumerate(batches):
+        num_dead = int(members[0].trainer.dead_neurons.sum())
+        failures = backend.step(dict(zip("abcd", members, strict=False)), batch_BD, position)
+        assert not failures, failures
+    return torch.cuda.max_memory_allocated(device) - before, num_dead

@@ -16,7 +16,8 @@ import torch
 from sae.architectures import by_architecture, parse_architecture
 from sae.batched import backend, kernels, memory
 from sae.batched.kernels import compiling, cpp_kernels
-from sae.batched.memory import Kernels, PackMemory, cpu_kernels, stepped_by_hand
+from sae.batched.memory import PackMemory, cpu_kernels, cuda_kernels, stepped_by_hand
+from sae.batched.step_shapes import BYTES_BY_DTYPE, Kernels
 from sae.memory import copies_bytes, member_bytes, pack_memory
 from tests.sae.batched.measure_pack import PackCase, PackPeak
 from tests.sae.batched.parity_cases import CASES
@@ -136,6 +137,7 @@ def test_architectures_in_one_pack_share_the_buffers_of_one_name() -> None:
 def test_room_for_dead_latents_is_for_all_of_them_unless_said_otherwise() -> None:
     config = parameters("batchtopk", 8192)
     worst, none = of_one(config).steps, of_one(config, dead_share=0.0).steps
+    assert of_one({**config, "aux_loss_coefficient": 0.0}).steps == none
     assert worst == of_one(config, dead_share=1.0).steps > none
     assert of_one(parameters("standard", 8192)) == of_one(parameters("standard", 8192))
 
@@ -143,10 +145,10 @@ def test_room_for_dead_latents_is_for_all_of_them_unless_said_otherwise() -> Non
 def test_what_sae_lens_steps_is_counted_as_the_reference_backend() -> None:
     config = parse_architecture(parameters("standard", 8192, lp_norm=2.0))
     reference = member_bytes(config, d_in=576, batch_tokens=512, device="cpu")
-    assert pack_memory([config] * 2, d_in=576, batch_tokens=512) == PackMemory(2 * reference, 0, 0)
+    assert pack_memory([config] * 2, d_in=576, batch_tokens=512) == PackMemory(2 * reference)
     plain = parse_architecture(parameters("standard", 8192))
     by_sae_lens = pack_memory([plain], d_in=576, batch_tokens=512, kernels=None)
-    assert by_sae_lens == PackMemory(reference, 0, 0)
+    assert by_sae_lens == PackMemory(reference)
 
 
 def test_a_checkpoint_and_an_export_copy_what_they_copy() -> None:
@@ -154,6 +156,8 @@ def test_a_checkpoint_and_an_export_copy_what_they_copy() -> None:
         copies_bytes(small_config("topk", optimizer=name), d_in=16) for name in ("adam", "signum")
     )
     assert (adam, signum) == (5 * 2 * 16 * 64 * 4, 4 * 2 * 16 * 64 * 4)
+    # A GPU's checkpoint is copied to the host.
+    assert copies_bytes(small_config("topk"), d_in=16, device="cuda") == 2 * 2 * 16 * 64 * 4
 
 
 def test_what_is_stepped_by_hand_is_known_without_torch() -> None:
@@ -166,7 +170,7 @@ def test_what_is_stepped_by_hand_is_known_without_torch() -> None:
         ]
     for config in configs:
         assert stepped_by_hand(config) == (backend.family_of(config) is not None), config
-    assert tuple(memory.BYTES_BY_DTYPE) == backend.DTYPES
+    assert tuple(BYTES_BY_DTYPE) == backend.DTYPES
     assert cpp_kernels.SPARSE_SHARE == memory.SPARSE_SHARE
 
 
@@ -184,3 +188,15 @@ def test_who_steps_on_a_cpu_is_told_as_the_backend_chooses(
     assert cpu_kernels() == "torch"
     monkeypatch.setenv(backend.VARIABLE, "reference")
     assert cpu_kernels() is None
+
+
+def test_on_a_gpu_triton_steps_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (backend.VARIABLE, kernels.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    assert cuda_kernels() == kernels._FASTEST["cuda"]
+    monkeypatch.setenv(kernels.VARIABLE, "torch")
+    assert cuda_kernels() == "torch"
+    monkeypatch.setenv(backend.VARIABLE, "reference")
+    assert cuda_kernels() is None

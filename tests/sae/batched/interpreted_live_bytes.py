@@ -1,0 +1,21 @@
+"""Run by test_live_bytes with TRITON_INTERPRET=1: what running kernels takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sae.batched.measure_steps import live_memory
+from tests.sae.batched.test_live_bytes import TOPK_FAMILY, config_of
+
+D_IN, D_SAE, BATCH_TOKENS = 16, 48, 8
+"""The interpreter takes about 10 ms a program."""
+
+
+@pytest.mark.parametrize("architecture", [*TOPK_FAMILY, "standard"])
+def test_programs_allocate_nothing(architecture: str) -> None:
+    config = config_of(architecture, d_sae=D_SAE)
+    run, not_run = (
+        live_memory([config], d_in=D_IN, batch_tokens=BATCH_TOKENS, kernels=kernels)
+        for kernels in ("interpreted", "triton")
+    )
+    assert run == not_run
