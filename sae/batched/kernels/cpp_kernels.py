@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sae.adam_rule import AdamRule, torch_adam
 from sae.batched.entries import DenseEntries, Entries, Gradient, Reconstruction
-from sae.batched.kernels.base import AdamRule, Code, LatentGradients, Pull
+from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.kernels.cpp_library import CppLibrary, load_library
 from sae.batched.kernels.cpp_library import address as _at
-from sae.batched.kernels.torch_kernels import torch_adam
 from sae.batched.workspace import Workspace
 
 CPU = torch.device("cpu")

@@ -20,10 +20,10 @@ import torch
 import triton
 from torch import Tensor
 
+from sae.adam_rule import AdamRule, torch_adam
 from sae.batched.entries import DenseEntries
-from sae.batched.kernels.base import AdamRule, Code, LatentGradients, Pull
+from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.kernels.latent_segments import LatentSegments, latent_segments
-from sae.batched.kernels.torch_kernels import torch_adam
 from sae.batched.kernels.triton_sums import (
     accumulate_kernel,
     decode_kernel,
