@@ -45,7 +45,7 @@ class ByteMap:
     bound: Tensor
     """Largest number that goes to each magnitude rather than to the next; the last is infinite."""
     guess: Tensor
-    """By a float32's high bits, the magnitude of the smallest number that has them, as a byte.
+    """By a float32's high bits, the place of the smallest number that has them, int32.
 
     What else has them goes there or to the next one: one comparison tells.
     """
@@ -68,13 +68,11 @@ def byte_map(signed: bool, device: torch.device) -> ByteMap:
     if not signed:
         bound[0] = 0.0
     high = torch.arange(GUESS_FIRST, GUESS_FIRST + GUESS_SIZE, dtype=torch.int32)
-    guess = torch.bucketize((high << GUESS_BITS).view(torch.float32), bound)
+    guess = torch.bucketize((high << GUESS_BITS).view(torch.float32), bound, out_int32=True)
     guess[0] = 0  # zero has lower bits than any that are listed
     value_256 = torch.cat([-magnitude[1:-1].flip(0), magnitude]) if signed else magnitude
     tables = (value_256, magnitude, torch.cat([bound, torch.tensor([torch.inf])]))
-    return ByteMap(
-        signed, *(table.to(device) for table in tables), guess.to(torch.uint8).to(device)
-    )
+    return ByteMap(signed, *(table.to(device) for table in (*tables, guess)))
 
 
 def _magnitudes(signed: bool) -> list[float]:
@@ -117,6 +115,11 @@ class CodedMoments:
             torch.zeros(shape, dtype=torch.uint8, device=device),
             torch.zeros(blocks, dtype=torch.float32, device=device),
         )
+
+    def numbers(self) -> tuple[Tensor, Tensor]:
+        """Mean gradient and mean square, float32, [R, C]."""
+        mean_RC = decoded(self.mean_RC, self.mean_scale_RS, signed=True)
+        return mean_RC, decoded(self.square_RC, self.square_scale_RS, signed=False)
 
 
 def num_blocks(num_columns: int) -> int:
