@@ -17,6 +17,7 @@ from torch import Tensor
 from sae.activation_source import ActivationSource
 from sae.architectures import ArchitectureConfig
 from sae.device_clock import DeviceClock
+from sae.eight_bit_adam import EightBitAdam
 from sae.signum import Signum
 
 FEATURE_SAMPLING_WINDOW_STEPS = 2000
@@ -177,8 +178,10 @@ class Member:
             factor = scale if normalises else 1.0
             sae.b_dec.data.copy_(mean_D.to(self.device) * factor)
         trainer = SAETrainer(cfg=self.trainer_config(), sae=sae, data_provider=iter(()))
-        if config.optimizer == "signum":
-            use_signum(trainer, config)
+        other = other_optimizer(sae, config)
+        if other is not None:
+            trainer.optimizer = other
+            trainer.lr_scheduler = lr_scheduler(trainer.cfg, other)
         if normalises:
             trainer.activation_scaler.scaling_factor = scale
         return trainer
@@ -295,11 +298,15 @@ class Member:
         self.trainer.optimizer.zero_grad(set_to_none=True)
 
 
-def use_signum(trainer: Any, config: ArchitectureConfig) -> None:
-    """Give sae_lens's trainer, which knows Adam alone, another optimizer with the same schedule."""
-    parameters = trainer.sae.parameters()
-    trainer.optimizer = Signum(parameters, lr=config.learning_rate, beta=config.signum_beta)
-    trainer.lr_scheduler = lr_scheduler(trainer.cfg, trainer.optimizer)
+def other_optimizer(sae: Any, config: ArchitectureConfig) -> torch.optim.Optimizer | None:
+    """What a configuration asks for in the place of the Adam that sae_lens's trainer makes."""
+    lr = config.learning_rate
+    if config.optimizer == "signum":
+        return Signum(sae.parameters(), lr=lr, beta=config.signum_beta)
+    if config.adam_moments == "8bit":
+        betas = (config.adam_beta1, config.adam_beta2)
+        return EightBitAdam(sae.parameters(), lr=lr, betas=betas, columns=(sae.W_enc,))
+    return None
 
 
 def lr_scheduler(

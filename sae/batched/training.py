@@ -13,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.batched.kernels.base import AdamRule, StepKernels
+from sae.adam_rule import adam_rule
+from sae.batched.entries import Gradient
+from sae.batched.kernels.base import StepKernels
 from sae.batched.outcome import Bench, Family, Outcome
+from sae.eight_bit_adam import EightBitAdam
 from sae.member import Member
 from sae.signum import Signum
 
@@ -58,16 +61,35 @@ def update(member: Member, outcome: Outcome, kernels: StepKernels) -> None:
         move_by_signs(optimizer, named, outcome, clip)
         return
     for name, gradient in outcome.gradients.items():
-        state = adam_state(optimizer, named[name])
-        state["step"] += 1
+        move_by_moments(optimizer, named[name], gradient, kernels, clip)
+
+
+def move_by_moments(
+    optimizer: torch.optim.Optimizer,
+    param: Tensor,
+    gradient: Gradient,
+    kernels: StepKernels,
+    clip: Tensor,
+) -> None:
+    """Adam on one parameter; its moments may be coded."""
+    state = adam_state(optimizer, param)
+    state["step"] += 1
+    rule = adam_rule(optimizer.param_groups[0], int(state["step"]), clip)
+    coded = optimizer.coded_moments(param) if isinstance(optimizer, EightBitAdam) else None
+    if coded is None:
+        mean, square = state["exp_avg"], state["exp_avg_sq"]
         kernels.adam(
-            named[name].data,
-            gradient.tensor,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            adam_rule(optimizer.param_groups[0], int(state["step"]), clip),
-            transposed=gradient.transposed,
+            param.data, gradient.tensor, mean, square, rule, transposed=gradient.transposed
         )
+        return
+    assert isinstance(optimizer, EightBitAdam)
+    turned = optimizer.latents_are_columns(param)
+    kernels.coded_adam(
+        param.data.T if turned else param.data,
+        gradient.tensor.T if turned != gradient.transposed else gradient.tensor,
+        coded,
+        rule,
+    )
 
 
 def move_by_signs(
@@ -85,21 +107,10 @@ def clip_factor(norm: Tensor) -> Tensor:
     return (MAX_GRADIENT_NORM / (norm + CLIP_EPSILON)).clamp(max=1.0)
 
 
-def adam_rule(group: dict[str, Any], step: int, clip: Tensor) -> AdamRule:
-    """The numbers of an optimizer's step number `step`, counted from one."""
-    beta1, beta2 = group["betas"]
-    return AdamRule(
-        clip=clip,
-        beta1=beta1,
-        beta2=beta2,
-        eps=group["eps"],
-        step_size=group["lr"] / (1 - beta1**step),
-        root_correction2=(1 - beta2**step) ** 0.5,
-    )
-
-
 def adam_state(optimizer: torch.optim.Optimizer, param: Tensor) -> dict[str, Tensor]:
     """A parameter's moments, made as torch's Adam makes them if there are none yet."""
+    if isinstance(optimizer, EightBitAdam):
+        return optimizer.state_of(param)
     state: dict[str, Tensor] = optimizer.state[param]
     if not state:
         state["step"] = torch.tensor(0.0, dtype=torch.float32)

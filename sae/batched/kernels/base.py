@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from sae.adam_rule import AdamRule as AdamRule
 from sae.batched.entries import Entries
+from sae.byte_maps import CodedMoments
 
 
 class Code(Protocol):
@@ -55,21 +57,6 @@ class LatentGradients:
     enc_FD: Tensor
     bias_F: Tensor
     """Of the pre-activation's bias."""
-
-
-@dataclass(frozen=True)
-class AdamRule:
-    """Numbers of one Adam update, as torch's `Adam` with neither decay nor amsgrad has them."""
-
-    clip: Tensor
-    """Factor on the gradient, a scalar."""
-    beta1: float
-    beta2: float
-    eps: float
-    step_size: float
-    """Learning rate over the first bias correction."""
-    root_correction2: float
-    """Square root of the second bias correction."""
 
 
 class StepKernels(Protocol):
@@ -135,4 +122,18 @@ class StepKernels(Protocol):
 
         Args:
             transposed: whether `grad` is [F, D] of a parameter [D, F].
+        """
+
+    def coded_adam(
+        self,
+        param_RC: Tensor,
+        grad_RC: Tensor,
+        moments: CodedMoments,
+        rule: AdamRule,
+    ) -> None:
+        """Update a parameter and its coded moments in place.
+
+        Args:
+            param_RC: a row a latent, as its moments are; a view of what is not stored like that.
+            grad_RC: likewise.
         """

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sae.adam_rule import AdamRule, torch_adam
 from sae.batched.entries import DenseEntries, Entries, Gradient, Reconstruction
-from sae.batched.kernels.base import AdamRule, Code, LatentGradients, Pull
+from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.kernels.cpp_library import CppLibrary, load_library
 from sae.batched.kernels.cpp_library import address as _at
-from sae.batched.kernels.torch_kernels import torch_adam
 from sae.batched.workspace import Workspace
+from sae.byte_maps import CodedMoments, byte_map
 
 CPU = torch.device("cpu")
 SPARSE_SHARE = 0.2
@@ -53,6 +54,7 @@ class CppKernels:
     def __init__(self, library: CppLibrary, workspace: Workspace) -> None:
         self.identity = library.identity
         self._call, self._by_latent = library.by_name, library.by_latent
+        self._coded_adam = library.coded_adam
         self._workspace = workspace
 
     def token_code(
@@ -255,20 +257,27 @@ class CppKernels:
             # Small, and thresholds are float32 in a float64 SAE, where rounding shows.
             torch_adam(param, grad, mean, square, rule)
             return
-        numbers = (ctypes.c_double * 8)(
-            float(rule.clip),
-            rule.beta1,
-            rule.beta2,
-            1 - rule.beta1,
-            1 - rule.beta2,
-            rule.root_correction2,
-            rule.eps,
-            rule.step_size,
-        )
+        numbers = _numbers(rule)
         name, shape = ("adam_transposed", param.shape) if transposed else ("adam", (param.numel(),))
         self._call[name, param.dtype](
             _at(param), _at(grad), _at(mean), _at(square), *shape, numbers, torch.get_num_threads()
         )
+
+    def coded_adam(
+        self,
+        param_RC: Tensor,
+        grad_RC: Tensor,
+        moments: CodedMoments,
+        rule: AdamRule,
+    ) -> None:
+        assert param_RC.dtype == grad_RC.dtype == torch.float32
+        maps = [byte_map(signed, CPU) for signed in (True, False)]
+        tables = [_at(table) for each in maps for table in (each.value_256, each.bound, each.guess)]
+        self._coded_adam(
+            param_RC.data_ptr(), *param_RC.stride(), grad_RC.data_ptr(), *grad_RC.stride(),
+            *(_at(tensor) for tensor in vars(moments).values()), *param_RC.shape, *tables,
+            _numbers(rule), torch.get_num_threads(),
+        )  # fmt: skip
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A buffer of the workspace."""
@@ -336,6 +345,20 @@ class SparseEntries:
             self._code, encoder=(grad_pre_E, input_BD, grad_FD, sum_F), widths=(F,)
         )
         return Gradient(grad_FD, transposed=True)
+
+
+def _numbers(rule: AdamRule) -> ctypes.Array[ctypes.c_double]:
+    """As `adam_of` in C++ takes them."""
+    return (ctypes.c_double * 8)(
+        float(rule.clip),
+        rule.beta1,
+        rule.beta2,
+        1 - rule.beta1,
+        1 - rule.beta2,
+        rule.root_correction2,
+        rule.eps,
+        rule.step_size,
+    )
 
 
 def load_cpp_kernels(workspace: Workspace) -> CppKernels:

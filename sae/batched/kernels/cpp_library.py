@@ -28,7 +28,8 @@ SIGNATURES = {
     "adam": "ppppipi",
     "adam_transposed": "ppppiipi",
 }
-BY_LATENT = "pppiipppi"
+PLAIN_SIGNATURES = {"by_latent": "pppiipppi", "coded_adam": "piipiippppiipppppppi"}
+"""Of functions that are there for one type only."""
 RESULTS: dict[str, Any] = {
     "select_batch": ctypes.c_int64,
     "count_above": ctypes.c_int64,
@@ -50,6 +51,7 @@ class CppLibrary:
             for dtype, suffix in SUFFIX.items()
         }
         self.by_latent = _function(library, "saeq_by_latent", "by_latent")
+        self.coded_adam = _function(library, "saeq_coded_adam", "coded_adam")
 
 
 def load_library() -> CppLibrary:
@@ -71,7 +73,7 @@ def address(tensor: Tensor | None) -> int | None:
 
 def _function(library: ctypes.CDLL, symbol: str, name: str) -> Any:
     function = getattr(library, symbol)
-    signature = BY_LATENT if name == "by_latent" else SIGNATURES[name]
+    signature = {**SIGNATURES, **PLAIN_SIGNATURES}[name]
     function.argtypes = [TYPES[each] for each in signature]
     function.restype = RESULTS.get(name)
     return function

@@ -544,6 +544,98 @@ void adam_transposed(T* param, const T* grad, T* mean, T* square, i64 D, i64 F,
     }
 }
 
+// How bytes are read and written: see byte_maps.py.
+struct ByteMap {
+    const float *value, *bound;
+    const i32* guess;
+};
+constexpr int kGuessFirst = (127 - 24) << 7, kGuessLast = 24 << 7, kSignedZero = 127;
+
+// Place of x, between zero and one, among the map's magnitudes.
+inline int place_of(const ByteMap& map, float x) {
+    i32 bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    const int high = std::min(std::max((bits >> 16) - kGuessFirst, 0), kGuessLast);
+    const int place = map.guess[high];
+    return place + (x > map.bound[place]);
+}
+
+// Writes n numbers as bytes; returns their largest magnitude.
+template <bool kSigned>
+float encode(const ByteMap& map, const float* x, i64 n, uint8_t* code) {
+    float scale = 0;
+    int is_nan = 0;
+#pragma omp simd reduction(max : scale) reduction(| : is_nan)
+    for (i64 i = 0; i < n; ++i) {
+        scale = std::max(scale, std::abs(x[i]));
+        is_nan |= x[i] != x[i];
+    }
+    const float divisor = scale > 0 ? scale : 1;
+#pragma omp simd
+    for (i64 i = 0; i < n; ++i) {
+        const int place = place_of(map, std::abs(x[i]) / divisor);
+        const int mirrored = x[i] < 0 ? std::max(kSignedZero - place, 0) : kSignedZero + place;
+        code[i] = uint8_t(kSigned ? mirrored : place);
+    }
+    return is_nan ? std::numeric_limits<float>::quiet_NaN() : scale;
+}
+
+// Adam on moments of a byte each, rows of C in blocks of 256. Strides are of parameter and
+// gradient: rows and columns. Tiles are copied along what is contiguous.
+void coded_adam(float* param, i64 param_row, i64 param_column, const float* grad, i64 grad_row,
+                i64 grad_column, uint8_t* mean, float* mean_scale, uint8_t* square,
+                float* square_scale, i64 R, i64 C, const ByteMap& mean_map,
+                const ByteMap& square_map, const double* numbers, i64 threads) {
+    constexpr i64 kBlock = 256, kHigh = 16, kPitch = kBlock + 16;
+    const Adam<float> rule = adam_of<float>(numbers);
+    const i64 num_high = (R + kHigh - 1) / kHigh, num_blocks = (C + kBlock - 1) / kBlock;
+    const auto copy = [](float* to, i64 to_row, i64 to_column, const float* from, i64 from_row,
+                         i64 from_column, i64 rows, i64 columns, bool by_column) {
+        if (!by_column)
+            for (i64 r = 0; r < rows; ++r)
+                for (i64 c = 0; c < columns; ++c)
+                    to[r * to_row + c * to_column] = from[r * from_row + c * from_column];
+        else
+            for (i64 c = 0; c < columns; ++c)
+                for (i64 r = 0; r < rows; ++r)
+                    to[r * to_row + c * to_column] = from[r * from_row + c * from_column];
+    };
+#pragma omp parallel num_threads(threads)
+    {
+        FlushSubnormals flush;
+        std::vector<float> p_tile(kPitch * kHigh), g_tile(kPitch * kHigh);
+        float m[kBlock], v[kBlock];
+#pragma omp for collapse(2) schedule(static)
+        for (i64 high = 0; high < num_high; ++high)
+            for (i64 block = 0; block < num_blocks; ++block) {
+                const i64 r0 = high * kHigh, c0 = block * kBlock;
+                const i64 rows = std::min(kHigh, R - r0), columns = std::min(kBlock, C - c0);
+                float* p_from = param + r0 * param_row + c0 * param_column;
+                const float* g_from = grad + r0 * grad_row + c0 * grad_column;
+                copy(p_tile.data(), kPitch, 1, p_from, param_row, param_column, rows, columns,
+                     param_row == 1);
+                copy(g_tile.data(), kPitch, 1, g_from, grad_row, grad_column, rows, columns,
+                     grad_row == 1);
+                for (i64 r = 0; r < rows; ++r) {
+                    const i64 at = (r0 + r) * C + c0, scale = (r0 + r) * num_blocks + block;
+                    float* p = p_tile.data() + r * kPitch;
+                    const float* g = g_tile.data() + r * kPitch;
+                    const float m_scale = mean_scale[scale], v_scale = square_scale[scale];
+#pragma omp simd
+                    for (i64 c = 0; c < columns; ++c) {
+                        m[c] = mean_map.value[mean[at + c]] * m_scale;
+                        v[c] = square_map.value[square[at + c]] * v_scale;
+                        rule.update(p[c], g[c], m[c], v[c]);
+                    }
+                    mean_scale[scale] = encode<true>(mean_map, m, columns, mean + at);
+                    square_scale[scale] = encode<false>(square_map, v, columns, square + at);
+                }
+                copy(p_from, param_row, param_column, p_tile.data(), kPitch, 1, rows, columns,
+                     param_row == 1);
+            }
+    }
+}
+
 }  // namespace
 
 #define SAEQ_KERNELS(T, S)                                                                        \
@@ -609,6 +701,17 @@ SAEQ_KERNELS(double, f64)
 void saeq_by_latent(const i32* begin, const i32* end, const i32* index, i64 B, i64 F, i32* start,
                     i32* place, i32* token, i64 threads) {
     by_latent(begin, end, index, B, F, start, place, token, threads);
+}
+
+void saeq_coded_adam(float* param, i64 param_row, i64 param_column, const float* grad, i64 grad_row,
+                     i64 grad_column, uint8_t* mean, float* mean_scale, uint8_t* square,
+                     float* square_scale, i64 R, i64 C, const float* mean_value,
+                     const float* mean_bound, const i32* mean_guess, const float* square_value,
+                     const float* square_bound, const i32* square_guess, const double* numbers,
+                     i64 threads) {
+    coded_adam(param, param_row, param_column, grad, grad_row, grad_column, mean, mean_scale,
+               square, square_scale, R, C, {mean_value, mean_bound, mean_guess},
+               {square_value, square_bound, square_guess}, numbers, threads);
 }
 
 }

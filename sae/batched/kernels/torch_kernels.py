@@ -12,9 +12,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from sae.adam_rule import AdamRule, torch_adam
 from sae.batched.entries import DenseEntries
-from sae.batched.kernels.base import AdamRule, Code, LatentGradients, Pull
+from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.workspace import Workspace
+from sae.byte_maps import CodedMoments
+from sae.eight_bit_adam import coded_adam
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,11 @@ class TorchKernels:
     ) -> None:
         torch_adam(param, grad.T if transposed else grad, mean, square, rule)
 
-
-def torch_adam(param: Tensor, grad: Tensor, mean: Tensor, square: Tensor, rule: AdamRule) -> None:
-    """Torch's Adam, operation by operation."""
-    grad = grad * rule.clip.to(grad.dtype)
-    mean.lerp_(grad, 1 - rule.beta1)
-    square.mul_(rule.beta2).addcmul_(grad, grad, value=1 - rule.beta2)
-    denominator = (square.sqrt() / rule.root_correction2).add_(rule.eps)
-    param.addcdiv_(mean, denominator, value=-rule.step_size)
+    def coded_adam(
+        self,
+        param_RC: Tensor,
+        grad_RC: Tensor,
+        moments: CodedMoments,
+        rule: AdamRule,
+    ) -> None:
+        coded_adam(param_RC, grad_RC, moments, rule)

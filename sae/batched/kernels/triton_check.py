@@ -16,6 +16,7 @@ from torch import Tensor
 from sae.batched.kernels.base import AdamRule, StepKernels
 from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.workspace import Workspace
+from sae.byte_maps import CodedMoments
 
 B, F, K = 24, 48, 5
 WIDTHS = (35, 768)
@@ -62,4 +63,10 @@ def _results(kernels: StepKernels, device: torch.device, D: int) -> Iterator[tup
         param, mean, square = drawn(*shape), drawn(*shape), drawn(*shape).square()
         kernels.adam(param, W_dec_FD, mean, square, rule, transposed=transposed)
         yield f"Adam{' turned' if transposed else ''}", torch.stack([param, mean, square])
+        moments = CodedMoments.zero(F, D, device)
+        param_FD = param.T if transposed else param
+        for grad_FD in (W_dec_FD, W_dec_FD.square()):
+            kernels.coded_adam(param_FD, grad_FD, moments, rule)
+        name = f"8-bit Adam{' turned' if transposed else ''}"
+        yield name, torch.stack([param_FD, *moments.numbers()])
     yield "norm", kernels.norm([W_dec_FD, bias_F]).float()

@@ -20,10 +20,12 @@ import torch
 import triton
 from torch import Tensor
 
+from sae.adam_rule import AdamRule, torch_adam
+from sae.architectures.base import MOMENT_BLOCK
 from sae.batched.entries import DenseEntries
-from sae.batched.kernels.base import AdamRule, Code, LatentGradients, Pull
+from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.kernels.latent_segments import LatentSegments, latent_segments
-from sae.batched.kernels.torch_kernels import torch_adam
+from sae.batched.kernels.triton_coded import coded_adam_kernel
 from sae.batched.kernels.triton_sums import (
     accumulate_kernel,
     decode_kernel,
@@ -36,6 +38,7 @@ from sae.batched.kernels.triton_updates import (
     squares_kernel,
 )
 from sae.batched.workspace import Workspace
+from sae.byte_maps import CodedMoments, byte_map
 
 KEY_BYTES = 256 * 2**20
 """Keys of so many tokens are ranked at a time."""
@@ -50,6 +53,9 @@ ELEMENTS_A_WARP = 512
 ADAM_BLOCK = 1024
 ADAM_TILE = (32, 32)
 """Rows of D and columns of F that are turned in the chip at a time."""
+CODED_ROWS = 16
+"""Rows of a program that decodes and encodes moments: where they are columns of the weight, as many
+of its numbers lie side by side."""
 SQUARES_BLOCK = 4096
 
 
@@ -272,10 +278,7 @@ class TritonKernels:
             torch_adam(param, grad.T if transposed else grad, mean, square, rule)
             return
         assert all(each.is_contiguous() for each in (param, grad, mean, square))
-        numbers = (
-            rule.beta2, 1 - rule.beta1, 1 - rule.beta2, rule.root_correction2, rule.eps,
-            rule.step_size,
-        )  # fmt: skip
+        numbers = _numbers(rule)
         if transposed:
             (D, F), (high, wide) = param.shape, ADAM_TILE
             self._launch(
@@ -286,6 +289,24 @@ class TritonKernels:
         self._launch(
             adam_kernel, (triton.cdiv(param.numel(), ADAM_BLOCK),),
             param, grad, mean, square, rule.clip, param.numel(), *numbers, BLOCK=ADAM_BLOCK,
+        )  # fmt: skip
+
+    def coded_adam(
+        self,
+        param_RC: Tensor,
+        grad_RC: Tensor,
+        moments: CodedMoments,
+        rule: AdamRule,
+    ) -> None:
+        assert param_RC.dtype == grad_RC.dtype == torch.float32
+        (R, C), blocks = param_RC.shape, moments.mean_scale_RS.shape[1]
+        maps = [byte_map(signed, self._device) for signed in (True, False)]
+        self._launch(
+            coded_adam_kernel, (triton.cdiv(R, CODED_ROWS), blocks),
+            param_RC, grad_RC, *vars(moments).values(), rule.clip,
+            *(table for each in maps for table in (each.value_256, each.bound, each.guess)),
+            R, C, blocks, *param_RC.stride(), *grad_RC.stride(), *_numbers(rule),
+            BLOCK_R=CODED_ROWS, BLOCK_C=MOMENT_BLOCK, num_warps=8,
         )  # fmt: skip
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **shape: int) -> None:
@@ -303,6 +324,12 @@ class TritonKernels:
 
     def _take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return self._workspace.take(name, shape, dtype, self._device)
+
+
+def _numbers(rule: AdamRule) -> tuple[float, ...]:
+    """As `triton_updates.updated` takes them."""
+    rests = (1 - rule.beta1, 1 - rule.beta2)
+    return rule.beta2, *rests, rule.root_correction2, rule.eps, rule.step_size
 
 
 def block_width(D: int) -> int:

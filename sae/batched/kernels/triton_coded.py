@@ -1,0 +1,113 @@
+"""Adam on moments of a byte each as one Triton kernel: decoded, moved and encoded in the chip.
+
+Shape suffixes: R = rows (latents), C = columns (d_in), S = blocks of a row; see `sae.byte_maps`.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from sae.batched.kernels.triton_updates import updated
+from sae.byte_maps import GUESS_BITS as _GUESS_BITS
+from sae.byte_maps import GUESS_FIRST as _GUESS_FIRST
+from sae.byte_maps import GUESS_SIZE as _GUESS_SIZE
+from sae.byte_maps import SIGNED_ZERO as _SIGNED_ZERO
+
+GUESS_BITS = tl.constexpr(_GUESS_BITS)
+GUESS_FIRST = tl.constexpr(_GUESS_FIRST)
+GUESS_LAST = tl.constexpr(_GUESS_SIZE - 1)
+SIGNED_ZERO = tl.constexpr(_SIGNED_ZERO)
+
+
+@triton.jit
+def places(x, bound, guess):
+    """Places of numbers between zero and one among a map's magnitudes."""
+    high = (x.to(tl.int32, bitcast=True) >> GUESS_BITS) - GUESS_FIRST
+    place = tl.load(guess + tl.minimum(tl.maximum(high, 0), GUESS_LAST))
+    return place + (x > tl.load(bound + place)).to(tl.int32)
+
+
+@triton.jit
+def block_scales(size):
+    """The largest magnitude of each row, and what to divide it by."""
+    scale = tl.max(size, axis=1)
+    return scale, tl.where(scale > 0, scale, 1.0)
+
+
+@triton.jit
+def coded_adam_kernel(
+    param_RC,
+    grad_RC,
+    mean_RC,
+    mean_scale_RS,
+    square_RC,
+    square_scale_RS,
+    clip,
+    mean_value,
+    mean_bound,
+    mean_guess,
+    square_value,
+    square_bound,
+    square_guess,
+    R,
+    C,
+    S,
+    param_row,
+    param_column,
+    grad_row,
+    grad_column,
+    beta2,
+    rest1,
+    rest2,
+    root_correction2,
+    eps,
+    step_size,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """In place, a block of several rows a program; `clip` points to a double.
+
+    Strides are the parameter's and the gradient's: what is turned is read along its own memory,
+    since Triton lays each load out by what is contiguous.
+    """
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    column = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+    live_R = row < R
+    live = live_R[:, None] & (column < C)[None, :]
+    at = row[:, None] * C + column[None, :]
+    scale_at = row * S + tl.program_id(1)
+    param_at = row[:, None] * param_row + column[None, :] * param_column
+    grad_at = row[:, None] * grad_row + column[None, :] * grad_column
+
+    mean_scale = tl.load(mean_scale_RS + scale_at, mask=live_R, other=0.0)
+    square_scale = tl.load(square_scale_RS + scale_at, mask=live_R, other=0.0)
+    mean_byte = tl.load(mean_RC + at, mask=live, other=SIGNED_ZERO).to(tl.int32)
+    square_byte = tl.load(square_RC + at, mask=live, other=0).to(tl.int32)
+    param, mean, square = updated(
+        tl.load(param_RC + param_at, mask=live, other=0.0),
+        tl.load(grad_RC + grad_at, mask=live, other=0.0) * tl.load(clip).to(tl.float32),
+        tl.load(mean_value + mean_byte) * mean_scale[:, None],
+        tl.load(square_value + square_byte) * square_scale[:, None],
+        beta2,
+        rest1,
+        rest2,
+        root_correction2,
+        eps,
+        step_size,
+    )
+    tl.store(param_RC + param_at, param, mask=live)
+
+    mean_scale, divisor = block_scales(tl.abs(mean))
+    place = places(tl.div_rn(tl.abs(mean), divisor[:, None] + tl.zeros_like(mean)), mean_bound,
+                   mean_guess)  # fmt: skip
+    below = tl.maximum(SIGNED_ZERO - place, 0)
+    mean_byte = tl.where(mean < 0, below, SIGNED_ZERO + place)
+    tl.store(mean_RC + at, mean_byte.to(tl.uint8), mask=live)
+    tl.store(mean_scale_RS + scale_at, mean_scale, mask=live_R)
+
+    square_scale, divisor = block_scales(square)
+    place = places(tl.div_rn(square, divisor[:, None] + tl.zeros_like(square)), square_bound,
+                   square_guess)  # fmt: skip
+    tl.store(square_RC + at, place.to(tl.uint8), mask=live)
+    tl.store(square_scale_RS + scale_at, square_scale, mask=live_R)
