@@ -20,7 +20,7 @@ import torch
 import triton
 from torch import Tensor
 
-from sae.batched.entries import DenseEntries
+from sae.batched.entries import DenseEntries, dense_entries
 from sae.batched.kernels.base import AdamRule, Code, LatentGradients, Pull
 from sae.batched.kernels.latent_segments import LatentSegments, latent_segments
 from sae.batched.kernels.torch_kernels import torch_adam
@@ -82,6 +82,7 @@ class TritonKernels:
     """
 
     name = "triton"
+    reads_bfloat16 = True
 
     def __init__(
         self,
@@ -106,15 +107,15 @@ class TritonKernels:
         B, F = pre_BF.shape
         k = min(k, F)
         index_BK = torch.empty((B, k), dtype=torch.int64, device=self._device)
-        num_rows = max(1, self._key_bytes // (F * pre_BF.element_size()))
-        key_CF = self._take("key", (min(B, num_rows), F), pre_BF.dtype)
+        num_rows = max(1, self._key_bytes // (F * bias_F.element_size()))
+        key_CF = self._take("key", (min(B, num_rows), F), bias_F.dtype)
         for first in range(0, B, num_rows):
             chunk_CF = pre_BF[first : first + num_rows]
             keys_CF = torch.add(chunk_CF, bias_F, out=key_CF[: len(chunk_CF)])
             if norm_F is not None:
                 keys_CF.mul_(norm_F)
             index_BK[first : first + num_rows] = keys_CF.topk(k, dim=1, sorted=False).indices
-        value_BK = pre_BF.gather(1, index_BK).add_(bias_F[index_BK])
+        value_BK = pre_BF.gather(1, index_BK) + bias_F[index_BK]
         if not signed:
             # Not `> 0`: what is not a number must stay, and show in the loss.
             dropped_BK = value_BK <= 0
@@ -129,7 +130,7 @@ class TritonKernels:
         self, pre_BF: Tensor, bias_F: Tensor, norm_F: Tensor | None, num_kept: int
     ) -> TritonCode:
         B, F = pre_BF.shape
-        key_BF = torch.add(pre_BF, bias_F, out=self._take("key", (B, F), pre_BF.dtype))
+        key_BF = torch.add(pre_BF, bias_F, out=self._take("key", (B, F), bias_F.dtype))
         if norm_F is not None:
             key_BF.mul_(norm_F)
         key_N, place_N = key_BF.view(-1).topk(num_kept, sorted=False)
@@ -194,7 +195,7 @@ class TritonKernels:
         self, code: Code, pull: Pull, input_BD: Tensor, scale: float, *, into: str
     ) -> LatentGradients:
         assert isinstance(code, TritonCode) and input_BD.is_contiguous()
-        segments, (B, D), dtype = code.segments, input_BD.shape, input_BD.dtype
+        segments, (B, D), dtype = code.segments, input_BD.shape, pull.pull_LBD.dtype
         F, block = segments.num_latents, block_width(D)
         dec_RD = self._take(f"{into}.grad_dec", (segments.num_rows, D), dtype)
         enc_RD = self._take(f"{into}.grad_enc", (segments.num_rows, D), dtype)
@@ -220,7 +221,7 @@ class TritonKernels:
 
     def entries(self, pre_BF: Tensor, bias_F: Tensor, bound_F: Tensor) -> DenseEntries:
         del bias_F, bound_F
-        return DenseEntries(pre_BF, self._workspace)
+        return dense_entries(pre_BF, self._workspace)
 
     def norm(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.stack([self._squares(tensor) for tensor in tensors]).sum().sqrt()
