@@ -32,7 +32,7 @@ FAMILIES: tuple[Family, ...] = (TopKFamily(), StandardFamily(), JumpReluFamily()
 
 STEPPER_PREFIX = "batched/"
 DTYPES = ("float32", "float64")
-"""Others, and autocast, are stepped by the reference backend."""
+"""Of weights; others are stepped by the reference backend."""
 
 
 HELD_TO = ("cpu", "cuda")
@@ -113,7 +113,7 @@ class BatchedBackend:
 
 def family_of(config: ArchitectureConfig) -> Family | None:
     """Who can train a configuration by hand; None if nobody can."""
-    if config.autocast or config.dtype not in DTYPES:
+    if config.dtype not in DTYPES:
         return None
     return next((family for family in FAMILIES if family.supports(config)), None)
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sae.batched.products import NARROW, weight_operand, widened
 from sae.batched.workspace import Workspace
 
 
@@ -135,8 +136,55 @@ class DenseEntries:
         grad_DF = self._workspace.take("main.grad_enc", shape, input_BD.dtype, input_BD.device)
         return Gradient(torch.mm(input_BD.T, grad_pre_E, out=grad_DF))
 
-    def _take(self, name: str, like: Tensor) -> Tensor:
-        return self._workspace.take(name, tuple(like.shape), like.dtype, like.device)
+    def _take(self, name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        shape = tuple(like.shape)
+        return self._workspace.take(name, shape, dtype or like.dtype, like.device)
+
+
+class NarrowEntries(DenseEntries):
+    """All latents of all tokens, products in bfloat16.
+
+    The pre-activations' own buffer, once they are widened, takes what goes into products.
+    """
+
+    def __init__(self, pre_BF: Tensor, workspace: Workspace) -> None:
+        super().__init__(widened(pre_BF, workspace), workspace)
+        self._operand_BF = pre_BF
+
+    def reconstruct(
+        self,
+        act_E: Tensor,
+        W_dec_FD: Tensor,
+        b_dec_D: Tensor,
+        x_BD: Tensor,
+        scale: float,
+        name: str,
+    ) -> Reconstruction:
+        W_dec_FD = weight_operand(W_dec_FD, NARROW, self._workspace)
+        found_BD = torch.mm(self._operand_BF.copy_(act_E), W_dec_FD)
+        error_BD = (found_BD + b_dec_D).sub_(x_BD)
+        squares = error_BD.square().sum()
+        pull_BD = error_BD.mul_(scale)
+        found_BF = torch.mm(pull_BD.to(NARROW), W_dec_FD.T, out=self._operand_BF)
+        return Reconstruction(squares, pull_BD, self._take(f"{name}.dots", act_E).copy_(found_BF))
+
+    def decoder_gradient(
+        self, act_E: Tensor, pull_BD: Tensor, onto_FD: Tensor | None = None
+    ) -> Tensor:
+        found_FD = torch.mm(self._operand_BF.copy_(act_E).T, pull_BD.to(NARROW))
+        if onto_FD is not None:
+            return onto_FD.add_(found_FD)
+        return self._take("main.grad_dec", found_FD, pull_BD.dtype).copy_(found_FD)
+
+    def encoder_gradient(self, grad_pre_E: Tensor, input_BD: Tensor) -> Gradient:
+        found_DF = torch.mm(input_BD.to(NARROW).T, self._operand_BF.copy_(grad_pre_E))
+        return Gradient(self._take("main.grad_enc", found_DF, input_BD.dtype).copy_(found_DF))
+
+
+def dense_entries(pre_BF: Tensor, workspace: Workspace) -> DenseEntries:
+    """All latents of all tokens; products in the pre-activations' type."""
+    kind = NarrowEntries if pre_BF.dtype == NARROW else DenseEntries
+    return kind(pre_BF, workspace)
 
 
 def pass_positive(grad_E: Tensor, act_E: Tensor) -> Tensor:

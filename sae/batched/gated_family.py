@@ -21,6 +21,7 @@ from sae.batched.outcome import (
     input_bias_gradient,
     pre_activations,
 )
+from sae.batched.products import product_dtype
 from sae.member import Member
 
 
@@ -38,7 +39,7 @@ class GatedFamily:
         W_dec_FD, b_dec_D, b_gate_F = sae.W_dec.data, sae.b_dec.data, sae.b_gate.data
         norm_F, stretch_F = W_dec_FD.norm(dim=1), sae.r_mag.data.exp()
         input_BD = encoder_input(member, x_BD)
-        pre_BF = pre_activations(member, input_BD, bench)
+        pre_BF = pre_activations(member, input_BD, bench, product_dtype(member))
         entries = bench.kernels.entries(pre_BF, b_gate_F, torch.zeros_like(b_gate_F))
         stretched_E = entries.pre_E * entries.spread(stretch_F)
         gate_E = entries.pre_E.add_(entries.spread(b_gate_F)).relu_()

@@ -26,6 +26,7 @@ from sae.batched.outcome import (
     input_bias_gradient,
     pre_activations,
 )
+from sae.batched.products import multiply, product_dtype
 from sae.member import Member
 
 WINDOW_MARGIN = 1.001
@@ -80,7 +81,7 @@ class JumpReluFamily:
         threshold_F = sae.threshold.data.clamp_(min=0.0).to(x_BD.dtype)
         norm_F = W_dec_FD.norm(dim=1)
         input_BD = encoder_input(member, x_BD)
-        pre_BF = pre_activations(member, input_BD, bench)
+        pre_BF = pre_activations(member, input_BD, bench, product_dtype(member))
         idle = pre_act_loss(member, dead_F, pre_BF, threshold_F, norm_F)
         bound_F = threshold_F - 0.5 * WINDOW_MARGIN * sae.bandwidth
         entries = bench.kernels.entries(pre_BF, b_enc_F, bound_F)
@@ -109,7 +110,7 @@ class JumpReluFamily:
         loss = found.squares / len(x_BD) + sparsity.loss
         if idle is not None:
             loss = loss + idle.loss
-            add_pre_act_gradients(idle, gradients, input_BD, W_dec_FD, norm_F)
+            add_pre_act_gradients(idle, gradients, input_BD, W_dec_FD, norm_F, pre_BF.dtype)
         through_input_D = input_bias_gradient(member, gradients["b_enc"].tensor)
         gradients["b_dec"] = Gradient(found.pull_BD.sum(0) + through_input_D)
         return Outcome(loss, fired_F.float(), gradients)
@@ -200,10 +201,15 @@ def add_pre_act_gradients(
     input_BD: Tensor,
     W_dec_FD: Tensor,
     norm_F: Tensor,
+    dtype: torch.dtype,
 ) -> None:
-    """Add what the pre-activation loss pulls at the weights and biases of dead latents."""
+    """Add what the pre-activation loss pulls at the weights and biases of dead latents.
+
+    Args:
+        dtype: of the product.
+    """
     gradients["b_enc"].tensor.index_add_(0, idle.dead_X, idle.grad_pre_BX.sum(0))
-    grad_XD, encoder = idle.grad_pre_BX.T @ input_BD, gradients["W_enc"]
+    grad_XD, encoder = multiply(idle.grad_pre_BX.T, input_BD, dtype), gradients["W_enc"]
     if encoder.transposed:
         encoder.tensor.index_add_(0, idle.dead_X, grad_XD)
     else:

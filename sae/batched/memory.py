@@ -120,7 +120,7 @@ def _kept_when_freed(block: float) -> float:
 def stepped_by_hand(config: ArchitectureConfig) -> bool:
     """Whether the batched backend has gradients for a configuration; else sae_lens steps it."""
     known = _family(config) is not None and getattr(config, "lp_norm", 1) == 1
-    return known and not config.autocast and config.dtype in BYTES_BY_DTYPE
+    return known and config.dtype in BYTES_BY_DTYPE
 
 
 def cpu_kernels() -> Kernels | None:

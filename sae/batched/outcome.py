@@ -16,6 +16,7 @@ from sae.architectures import ArchitectureConfig
 from sae.batched.dead_latents import DeadLatents
 from sae.batched.entries import Gradient
 from sae.batched.kernels.base import StepKernels
+from sae.batched.products import weight_operand
 from sae.batched.workspace import Workspace
 from sae.member import Member
 
@@ -73,12 +74,12 @@ def encoder_input(member: Member, x_BD: Tensor) -> Tensor:
     return x_BD - member.sae.b_dec.data if member.config.apply_b_dec_to_input else x_BD
 
 
-def pre_activations(member: Member, input_BD: Tensor, bench: Bench) -> Tensor:
-    """input @ W_enc without a bias, [B, F], in the workspace."""
-    W_enc_DF = member.sae.W_enc.data
+def pre_activations(member: Member, input_BD: Tensor, bench: Bench, dtype: torch.dtype) -> Tensor:
+    """input @ W_enc without a bias, [B, F], in the workspace; taken and given in `dtype`."""
+    W_enc_DF = weight_operand(member.sae.W_enc.data, dtype, bench.workspace)
     shape = (input_BD.shape[0], W_enc_DF.shape[1])
-    pre_BF = bench.workspace.take("pre", shape, W_enc_DF.dtype, W_enc_DF.device)
-    return torch.mm(input_BD, W_enc_DF, out=pre_BF)
+    pre_BF = bench.workspace.take("pre", shape, dtype, W_enc_DF.device)
+    return torch.mm(input_BD.to(dtype), W_enc_DF, out=pre_BF)
 
 
 def input_bias_gradient(member: Member, grad_bias_F: Tensor) -> Tensor | float:

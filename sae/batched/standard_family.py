@@ -19,6 +19,7 @@ from sae.batched.outcome import (
     input_bias_gradient,
     pre_activations,
 )
+from sae.batched.products import product_dtype
 from sae.member import Member
 
 
@@ -36,7 +37,7 @@ class StandardFamily:
         W_dec_FD, b_dec_D, b_enc_F = sae.W_dec.data, sae.b_dec.data, sae.b_enc.data
         norm_F = W_dec_FD.norm(dim=1)
         input_BD = encoder_input(member, x_BD)
-        pre_BF = pre_activations(member, input_BD, bench)
+        pre_BF = pre_activations(member, input_BD, bench, product_dtype(member))
         entries = bench.kernels.entries(pre_BF, b_enc_F, torch.zeros_like(b_enc_F))
         act_E = entries.pre_E.add_(entries.spread(b_enc_F)).relu_()
         found = entries.reconstruct(act_E, W_dec_FD, b_dec_D, x_BD, scale, "main")

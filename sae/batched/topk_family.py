@@ -26,6 +26,7 @@ from sae.batched.outcome import (
     input_bias_gradient,
     pre_activations,
 )
+from sae.batched.products import product_dtype, weight_operand
 from sae.member import Member
 
 DENSE_DEAD_RATIO = 3
@@ -42,12 +43,14 @@ class TopKFamily:
     def outcome(self, member: Member, x_BD: Tensor, dead_F: Tensor, bench: Bench) -> Outcome:
         sae, kernels = member.sae, bench.kernels
         input_BD = encoder_input(member, x_BD)
-        pre_BF = pre_activations(member, input_BD, bench)
+        pre_BF = pre_activations(member, input_BD, bench, product_dtype(member))
         norm_F = decoder_norm(member)
         code = main_code(member, pre_BF, norm_F, kernels)
-        pull = kernels.decode(code, sae.W_dec.data, sae.b_dec.data, x_BD, 1.0, levels(member))
+        gathered = gathered_dtype(member, kernels)
+        W_dec_FD = weight_operand(sae.W_dec.data, gathered, bench.workspace)
+        pull = kernels.decode(code, W_dec_FD, sae.b_dec.data, x_BD, 1.0, levels(member))
         scale = 2.0 / len(x_BD)
-        latents = kernels.accumulate(code, pull, input_BD, scale, into="main")
+        latents = kernels.accumulate(code, pull, input_BD.to(gathered), scale, into="main")
         loss = pull.loss_L.sum() / len(x_BD)
         pulls_dead = member.sae.cfg.aux_loss_coefficient != 0
         dead_X = bench.dead.indices(member, dead_F) if pulls_dead else None
@@ -75,11 +78,24 @@ class TopKFamily:
 
     @torch.no_grad()
     def reconstruct(self, member: Member, x_BD: Tensor, bench: Bench) -> tuple[Tensor, Tensor]:
-        pre_BF = pre_activations(member, encoder_input(member, x_BD), bench)
+        input_BD = encoder_input(member, x_BD)
+        # In the weights' own precision, whatever steps are in: sae_lens evaluates so, too.
+        pre_BF = pre_activations(member, input_BD, bench, input_BD.dtype)
         code = main_code(member, pre_BF, decoder_norm(member), bench.kernels)
         W_dec_FD, b_dec_D = member.sae.W_dec.data, member.sae.b_dec.data
         pull = bench.kernels.decode(code, W_dec_FD, b_dec_D, x_BD, 1.0, (len(W_dec_FD),))
         return code.fired_F(), x_BD + pull.error_BD
+
+
+def gathered_dtype(member: Member, kernels: StepKernels) -> torch.dtype:
+    """Of the decoder's rows and of inputs, as kernels get them.
+
+    Where they read bfloat16, a step with autocast rounds both, as sae_lens does: a copy of the
+    decoder costs three passes over it, in half of which a number is two bytes, and spares half the
+    bytes of k rows a token, twice. Others get the float32 master, which is no further from exact.
+    """
+    dtype: torch.dtype = member.sae.dtype
+    return product_dtype(member) if kernels.reads_bfloat16 else dtype
 
 
 def decoder_norm(member: Member) -> Tensor | None:
@@ -148,9 +164,10 @@ def add_auxiliary(
         kernels = TorchKernels(bench.workspace)
     W_dec_XD, bias_X = sae.W_dec.data[dead_X], sae.b_enc.data[dead_X]
     norm_X = None if norm_F is None else norm_F[dead_X]
+    gathered = gathered_dtype(member, kernels)
     code = kernels.token_code(pre_BF[:, dead_X], bias_X, norm_X, k_aux, signed=True)
-    pull = kernels.decode(code, W_dec_XD, None, error_BD, -1.0, (len(dead_X),))
-    found = kernels.accumulate(code, pull, input_BD, 2.0 * weight / B, into="aux")
+    pull = kernels.decode(code, W_dec_XD.to(gathered), None, error_BD, -1.0, (len(dead_X),))
+    found = kernels.accumulate(code, pull, input_BD.to(gathered), 2.0 * weight / B, into="aux")
     latents.dec_FD.index_add_(0, dead_X, found.dec_FD)
     latents.enc_FD.index_add_(0, dead_X, found.enc_FD)
     latents.bias_F.index_add_(0, dead_X, found.bias_F)

@@ -66,6 +66,8 @@ class StepKernels(Protocol):
     """`cpp`, `torch`, `triton`."""
     identity: str
     """Differs where results may differ in the last bits."""
+    reads_bfloat16: bool
+    """Whether `decode` takes W_dec, and `accumulate` inputs, in bfloat16; all else is float32."""
 
     def token_code(
         self, pre_BF: Tensor, bias_F: Tensor, norm_F: Tensor | None, k: int, *, signed: bool
@@ -73,6 +75,7 @@ class StepKernels(Protocol):
         """Keep each token's k largest keys, (pre + bias) * norm; the values are pre + bias.
 
         Args:
+            pre_BF: may be bfloat16, here and below; what is made of it is not.
             signed: whether values that are not positive are kept too.
         """
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from sae.adam_rule import AdamRule, torch_adam
-from sae.batched.entries import DenseEntries, Entries, Gradient, Reconstruction
+from sae.batched.entries import Entries, Gradient, Reconstruction, dense_entries
 from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.kernels.cpp_library import CppLibrary, load_library
 from sae.batched.kernels.cpp_library import address as _at
+from sae.batched.products import widened
 from sae.batched.workspace import Workspace
 from sae.byte_maps import CodedMoments, byte_map
 
@@ -50,6 +51,7 @@ class CppKernels:
     """See `StepKernels`; on the CPU, in float32 and float64."""
 
     name = "cpp"
+    reads_bfloat16 = False
 
     def __init__(self, library: CppLibrary, workspace: Workspace) -> None:
         self.identity = library.identity
@@ -61,6 +63,7 @@ class CppKernels:
         self, pre_BF: Tensor, bias_F: Tensor, norm_F: Tensor | None, k: int, *, signed: bool
     ) -> SparseCode:
         B, F = pre_BF.shape
+        pre_BF = widened(pre_BF, self._workspace)
         name = "aux" if signed else "main"
         begin_B, end_B, index_N, value_N = self._entries(name, B, B * k, pre_BF.dtype)
         self._call["select_tokens", pre_BF.dtype](
@@ -73,6 +76,7 @@ class CppKernels:
         self, pre_BF: Tensor, bias_F: Tensor, norm_F: Tensor | None, num_kept: int
     ) -> SparseCode:
         B, F = pre_BF.shape
+        pre_BF = widened(pre_BF, self._workspace)
         begin_B, end_B, index_N, value_N = self._entries("main", B, num_kept, pre_BF.dtype)
         key_N = self.take("main.key", (num_kept,), pre_BF.dtype)
         count = self._call["select_batch", pre_BF.dtype](
@@ -195,12 +199,13 @@ class CppKernels:
 
     def entries(self, pre_BF: Tensor, bias_F: Tensor, bound_F: Tensor) -> Entries:
         B, F = pre_BF.shape
+        given_BF, pre_BF = pre_BF, widened(pre_BF, self._workspace)
         count_B = self.take("above.count", (B,), torch.int32)
         total = self._call["count_above", pre_BF.dtype](
             _at(pre_BF), _at(bias_F), _at(bound_F), B, F, _at(count_B), torch.get_num_threads()
         )
         if total > SPARSE_SHARE * B * F:
-            return DenseEntries(pre_BF, self._workspace)
+            return dense_entries(given_BF, self._workspace)
         end_B = count_B.cumsum(0, dtype=torch.int32)
         begin_B = end_B - count_B
         index_N = self.take("above.index", (total,), torch.int32)

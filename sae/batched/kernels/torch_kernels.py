@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from sae.adam_rule import AdamRule, torch_adam
-from sae.batched.entries import DenseEntries
+from sae.batched.entries import DenseEntries, dense_entries
 from sae.batched.kernels.base import Code, LatentGradients, Pull
+from sae.batched.products import multiply
 from sae.batched.workspace import Workspace
 from sae.byte_maps import CodedMoments
 from sae.eight_bit_adam import coded_adam
@@ -42,6 +43,7 @@ class TorchKernels:
     """See `StepKernels`."""
 
     name = "torch"
+    reads_bfloat16 = True
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -88,14 +90,14 @@ class TorchKernels:
             total_BD = total_BD + bias_D
         errors = []
         for low, high in pairwise((0, *widths)):
-            total_BD = torch.addmm(total_BD, code.value_BF[:, low:high], W_dec_FD[low:high])
+            total_BD = _add_product(total_BD, code.value_BF[:, low:high], W_dec_FD[low:high])
             errors.append(total_BD)
         error_LBD = torch.stack(errors)
         loss_L = error_LBD.square().sum(dim=(1, 2))
         pull_LBD = error_LBD if len(errors) == 1 else error_LBD.flip(0).cumsum(0).flip(0)
         dots_BF = torch.cat(
             [
-                pull_BD @ W_dec_FD[low:high].T
+                multiply(pull_BD, W_dec_FD[low:high].T, W_dec_FD.dtype)
                 for pull_BD, (low, high) in zip(pull_LBD, pairwise((0, *widths)), strict=True)
             ],
             dim=1,
@@ -108,19 +110,19 @@ class TorchKernels:
         assert isinstance(code, DenseCode)
         del into
         dec = [
-            code.value_BF[:, low:high].T @ pull_BD
+            multiply(code.value_BF[:, low:high].T, pull_BD, input_BD.dtype)
             for pull_BD, (low, high) in zip(pull.pull_LBD, pairwise((0, *pull.widths)), strict=True)
         ]
         grad_pre_BF = (pull.dots * scale).masked_fill_(~code.kept_BF, 0)
         return LatentGradients(
             dec_FD=torch.cat(dec).mul_(scale),
-            enc_FD=grad_pre_BF.T @ input_BD,
+            enc_FD=multiply(grad_pre_BF.T, input_BD, input_BD.dtype),
             bias_F=grad_pre_BF.sum(0),
         )
 
     def entries(self, pre_BF: Tensor, bias_F: Tensor, bound_F: Tensor) -> DenseEntries:
         del bias_F, bound_F
-        return DenseEntries(pre_BF, self._workspace)
+        return dense_entries(pre_BF, self._workspace)
 
     def norm(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.stack([tensor.norm().double() for tensor in tensors]).norm()
@@ -145,3 +147,8 @@ class TorchKernels:
         rule: AdamRule,
     ) -> None:
         coded_adam(param_RC, grad_RC, moments, rule)
+
+def _add_product(total_BD: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    if right.dtype == total_BD.dtype:
+        return torch.addmm(total_BD, left, right)
+    return total_BD + multiply(left, right, right.dtype)

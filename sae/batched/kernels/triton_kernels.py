@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sae.adam_rule import AdamRule, torch_adam
 from sae.architectures.base import MOMENT_BLOCK
-from sae.batched.entries import DenseEntries
+from sae.batched.entries import DenseEntries, dense_entries
 from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.kernels.latent_segments import LatentSegments, latent_segments
 from sae.batched.kernels.triton_coded import coded_adam_kernel
@@ -88,6 +88,7 @@ class TritonKernels:
     """
 
     name = "triton"
+    reads_bfloat16 = True
 
     def __init__(
         self,
@@ -112,15 +113,15 @@ class TritonKernels:
         B, F = pre_BF.shape
         k = min(k, F)
         index_BK = torch.empty((B, k), dtype=torch.int64, device=self._device)
-        num_rows = max(1, self._key_bytes // (F * pre_BF.element_size()))
-        key_CF = self._take("key", (min(B, num_rows), F), pre_BF.dtype)
+        num_rows = max(1, self._key_bytes // (F * bias_F.element_size()))
+        key_CF = self._take("key", (min(B, num_rows), F), bias_F.dtype)
         for first in range(0, B, num_rows):
             chunk_CF = pre_BF[first : first + num_rows]
             keys_CF = torch.add(chunk_CF, bias_F, out=key_CF[: len(chunk_CF)])
             if norm_F is not None:
                 keys_CF.mul_(norm_F)
             index_BK[first : first + num_rows] = keys_CF.topk(k, dim=1, sorted=False).indices
-        value_BK = pre_BF.gather(1, index_BK).add_(bias_F[index_BK])
+        value_BK = pre_BF.gather(1, index_BK) + bias_F[index_BK]
         if not signed:
             # Not `> 0`: what is not a number must stay, and show in the loss.
             dropped_BK = value_BK <= 0
@@ -156,8 +157,8 @@ class TritonKernels:
         Each chunk's own largest first: keys of a whole wide batch would be a second [B, F].
         """
         B, F = pre_BF.shape
-        num_rows = max(1, self._key_bytes // (F * pre_BF.element_size()))
-        key_CF = self._take("key", (min(B, num_rows), F), pre_BF.dtype)
+        num_rows = max(1, self._key_bytes // (F * bias_F.element_size()))
+        key_CF = self._take("key", (min(B, num_rows), F), bias_F.dtype)
         key, place = [], []
         for first in range(0, B, num_rows):
             chunk_CF = pre_BF[first : first + num_rows]
@@ -221,7 +222,7 @@ class TritonKernels:
         self, code: Code, pull: Pull, input_BD: Tensor, scale: float, *, into: str
     ) -> LatentGradients:
         assert isinstance(code, TritonCode) and input_BD.is_contiguous()
-        segments, (B, D), dtype = code.segments, input_BD.shape, input_BD.dtype
+        segments, (B, D), dtype = code.segments, input_BD.shape, pull.pull_LBD.dtype
         F, block = segments.num_latents, block_width(D)
         dec_RD = self._take(f"{into}.grad_dec", (segments.num_rows, D), dtype)
         enc_RD = self._take(f"{into}.grad_enc", (segments.num_rows, D), dtype)
@@ -247,7 +248,7 @@ class TritonKernels:
 
     def entries(self, pre_BF: Tensor, bias_F: Tensor, bound_F: Tensor) -> DenseEntries:
         del bias_F, bound_F
-        return DenseEntries(pre_BF, self._workspace)
+        return dense_entries(pre_BF, self._workspace)
 
     def norm(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.stack([self._squares(tensor) for tensor in tensors]).sum().sqrt()

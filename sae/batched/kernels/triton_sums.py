@@ -1,7 +1,8 @@
 """Triton kernels over the few latents that fire: decoder, and gradients of decoder and encoder.
 
 Every sum is taken by one program in an order that its inputs alone decide: no atomics, so equal
-inputs give equal bits. Entries whose latent is F stand for nothing.
+inputs give equal bits. Entries whose latent is F stand for nothing. W_dec and the inputs may be
+bfloat16: they are widened as they are read.
 
 Shape suffixes: B = tokens in the batch, F = latents, D = d_in, L = levels, N = entries of a code,
 P = programs, R = rows of gradients: F, and one for each part of a latent that was split.
@@ -52,7 +53,7 @@ def decode_kernel(
             value = tl.load(value_N + entry, mask=here, other=0.0)
             row = latent.to(tl.int64)[:, None] * D + column[None, :]
             rows = tl.load(W_dec_FD + row, mask=here[:, None] & inside[None, :], other=0.0)
-            total += tl.sum(value[:, None] * rows, axis=0)
+            total += tl.sum(value[:, None] * rows.to(value.dtype), axis=0)
         tl.store(error_LBD + (level * B + token) * D + column, total, mask=inside)
         squares = tl.sum(total * total, axis=0)
         tl.store(loss_LBP + (level * B + token) * tl.num_programs(1) + part, squares)
@@ -90,7 +91,7 @@ def dots_kernel(
             pull = tl.load(pull_LBD + (level * B + token) * D + column, mask=inside, other=0.0)
             row = latent.to(tl.int64)[:, None] * D + column[None, :]
             rows = tl.load(W_dec_FD + row, mask=here[:, None] & inside[None, :], other=0.0)
-            dot += tl.sum(rows * pull[None, :], axis=1)
+            dot += tl.sum(rows.to(pull.dtype) * pull[None, :], axis=1)
         tl.store(dots_N + entry, dot, mask=here)
 
 
@@ -146,7 +147,7 @@ def accumulate_kernel(
             pulls = tl.load(pull_LBD + row, mask=mask, other=0.0)
             inputs = tl.load(input_BD + token[:, None] * D + column[None, :], mask=mask, other=0.0)
             dec += tl.sum(weight[:, None] * pulls, axis=0)
-            enc += tl.sum(grad_pre[:, None] * inputs, axis=0)
+            enc += tl.sum(grad_pre[:, None] * inputs.to(grad_pre.dtype), axis=0)
             bias += tl.sum(grad_pre, axis=0)
         to = tl.where(tl.load(parts_F + latent) > 1, tl.load(spare_F + latent) + part, latent)
         to = to.to(tl.int64)

@@ -24,6 +24,7 @@ from tests.sae.batched.triton_cases import (
     KINDS,
     SMALL,
     check_adam,
+    check_narrow_sums,
     check_norm,
     check_sums,
     code_of,
@@ -55,6 +56,11 @@ def norm() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_codes_decoder_and_gradients_are_those_of_torch(kind: str) -> None:
     sums(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operands_in_bfloat16_are_widened_and_nothing_else_is_rounded(kind: str) -> None:
+    check_narrow_sums(kind, CPU, SMALL, 1e-6)
 
 
 def test_float64_keeps_its_precision() -> None:

@@ -31,10 +31,10 @@ class Ran:
     """Of dead latents, a step."""
 
 
-def bare_trainer(life: Life) -> SAETrainer[Any, Any]:
+def bare_trainer(life: Life, device: str = "cpu") -> SAETrainer[Any, Any]:
     """sae_lens's trainer as its own runner would make it, from the same initial weights."""
     config = life.config
-    sae = config.build_sae(SOURCE.d_in, "cpu", {})
+    sae = config.build_sae(SOURCE.d_in, device, {})
     normalises = config.normalize_activations != "none"
     scale = SOURCE.scale if normalises else 1.0
     if config.b_dec_init == "mean":
@@ -51,6 +51,8 @@ def bare_trainer(life: Life) -> SAETrainer[Any, Any]:
             lr_decay_steps=config.lr_decay_steps,
             adam_beta1=config.adam_beta1,
             adam_beta2=config.adam_beta2,
+            autocast=config.autocast,
+            device=device,
             dead_feature_window=config.dead_feature_window,
             logger=LoggingConfig(log_to_wandb=False),
         ),

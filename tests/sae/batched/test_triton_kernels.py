@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sae.architectures import parse_architecture
 from sae.batched.backend import BatchedBackend, default_backend
@@ -28,6 +29,7 @@ from tests.sae.batched.triton_cases import (
     SMALL,
     Sizes,
     check_adam,
+    check_narrow_sums,
     check_norm,
     check_sums,
     drawn,
@@ -106,6 +108,8 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ("target", "dtype", "columns"),
     [
         *((target, torch.float32, 768) for target in TARGETS),
+        *((target, torch.bfloat16, 768) for target in TARGETS),
+        (90, torch.bfloat16, 35),
         (90, torch.float32, 35),
         (90, torch.float64, 4096),
     ],
@@ -117,13 +121,18 @@ def test_every_launch_compiles_to_machine_code(
     columns: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By NVIDIA's assembler, which comes with Triton; no GPU is needed for it."""
+    """By NVIDIA's assembler, which comes with Triton; no GPU is needed for it.
+
+    In bfloat16: W_dec and inputs, of a step with autocast.
+    """
+    narrow, dtype = dtype == torch.bfloat16, torch.promote_types(dtype, torch.float32)
     driver: Any = import_module("triton.runtime").driver
     monkeypatch.setattr(driver, "_active", ImaginedGpu(target))
     like: dict[str, Any] = {"dtype": dtype, "device": CPU}
     kernels = triton_kernels(SMALL, dtype, CPU)
     for kind in KINDS:
-        sums_of(kernels, kind, replace(SMALL, D=columns), like)
+        sizes = replace(SMALL, D=columns)
+        sums_of(kernels, kind, sizes, like, Tensor.bfloat16 if narrow else Tensor.contiguous)
     launch_updates(kernels, like)
     names = {"decode", "dots", "accumulate", "join_parts", "squares"}
     names |= {"adam", "adam_transposed"} if dtype == torch.float32 else set()
@@ -189,6 +198,18 @@ def test_codes_and_gradients_are_those_of_torch_on_cuda(
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
     check_sums(kind, dtype, CUDA, sizes, tolerance)
+
+
+@needs_triton
+@needs_cuda
+@pytest.mark.gpu
+@pytest.mark.parametrize("sizes", [SMALL, LARGE, ALIGNED])
+@pytest.mark.parametrize("kind", KINDS)
+def test_operands_in_bfloat16_are_widened_on_cuda(
+    kind: str, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    check_narrow_sums(kind, CUDA, sizes, 1e-5)
 
 
 @needs_triton

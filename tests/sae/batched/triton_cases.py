@@ -7,6 +7,7 @@ Shape suffixes: B = tokens in the batch, F = latents, D = d_in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,13 @@ ALIGNED = Sizes(B=512, F=4096, D=768, k=32, widths=(512, 2048, 4096), part=256, 
 KINDS = ("token", "signed", "batch")
 
 
+Operands = Callable[[Tensor], Tensor]
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 def drawn(*shape: int, dtype: torch.dtype, device: torch.device, seed: int = 0) -> Tensor:
     """Equal on every device."""
     generator = torch.Generator().manual_seed(seed + sum(shape))
@@ -61,26 +69,42 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: 
         assert apart <= tolerance * size, f"{name} differs by {apart:.3g} of {size:.3g}"
 
 
-def code_of(kernels: StepKernels, kind: str, sizes: Sizes, like: dict[str, Any]) -> Any:
+def code_of(
+    kernels: StepKernels,
+    kind: str,
+    sizes: Sizes,
+    like: dict[str, Any],
+    operands: Operands = _unchanged,
+) -> Any:
     """A code in which latent 5 fires for every token, 6 for none and the rest now and then."""
     B, F = sizes.B, sizes.F
     pre_BF, bias_F = drawn(B, F, **like), drawn(F, **like, seed=1)
     pre_BF[:, 5] += 50
     pre_BF[:, 6] -= 50
-    norm_F = drawn(F, **like, seed=2).abs() + 0.1
+    norm_F, pre_BF = drawn(F, **like, seed=2).abs() + 0.1, operands(pre_BF)
     if kind == "batch":
         return kernels.batch_code(pre_BF, bias_F, norm_F, sizes.k * B)
     return kernels.token_code(pre_BF, bias_F, norm_F, sizes.k, signed=kind == "signed")
 
 
-def sums_of(kernels: StepKernels, kind: str, sizes: Sizes, like: dict[str, Any]) -> dict[str, Any]:
-    """Decoder and gradients of a code; as the auxiliary loss has them where values are signed."""
+def sums_of(
+    kernels: StepKernels,
+    kind: str,
+    sizes: Sizes,
+    like: dict[str, Any],
+    operands: Operands = _unchanged,
+) -> dict[str, Any]:
+    """Decoder and gradients of a code; as the auxiliary loss has them where values are signed.
+
+    Args:
+        operands: makes of W_dec, inputs and pre-activations what the kernels are given.
+    """
     B, F, D = sizes.B, sizes.F, sizes.D
-    code, main = code_of(kernels, kind, sizes, like), kind != "signed"
+    code, main = code_of(kernels, kind, sizes, like, operands), kind != "signed"
     bias_D = drawn(D, **like) if main else None
     widths = sizes.widths if main else (F,)
-    target_BD, input_BD = drawn(B, D, **like, seed=4), drawn(B, D, **like, seed=5)
-    W_dec_FD, sign = drawn(F, D, **like), 1.0 if main else -1.0
+    target_BD, input_BD = drawn(B, D, **like, seed=4), operands(drawn(B, D, **like, seed=5))
+    W_dec_FD, sign = operands(drawn(F, D, **like)), 1.0 if main else -1.0
     pull = kernels.decode(code, W_dec_FD, bias_D, target_BD, sign, widths)
     sums = kernels.accumulate(code, pull, input_BD, 0.3, into="main" if main else "aux")
     found = {"fired": code.fired_F(), "loss": pull.loss_L, "pull": pull.pull_LBD}
@@ -97,6 +121,17 @@ def check_sums(
     like = {"dtype": dtype, "device": device}
     ours = sums_of(triton_kernels(sizes, dtype, device), kind, sizes, like)
     assert_close(ours, sums_of(TorchKernels(Workspace()), kind, sizes, like), tolerance)
+
+
+def check_narrow_sums(kind: str, device: torch.device, sizes: Sizes, tolerance: float) -> None:
+    """Operands in bfloat16 against the same numbers in float32: nothing else is rounded."""
+    like = {"dtype": torch.float32, "device": device}
+    kernels = triton_kernels(sizes, torch.float32, device)
+    ours = sums_of(kernels, kind, sizes, like, Tensor.bfloat16)
+    assert {value.dtype for value in ours.values()} == {torch.float32}
+    right = TorchKernels(Workspace())
+    theirs = sums_of(right, kind, sizes, like, lambda tensor: tensor.bfloat16().float())
+    assert_close(ours, theirs, tolerance)
 
 
 def check_adam(transposed: bool, shape: tuple[int, ...], device: torch.device) -> None:
