@@ -21,13 +21,24 @@ from sae.architectures.base import TopKFamilyConfig
 from sae.architectures.gated import GatedConfig
 from sae.architectures.jumprelu import JumpReluConfig
 from sae.architectures.standard import StandardConfig
-from sae.batched.step_shapes import BYTES_BY_DTYPE, Kernels, Shapes, StepBuffers
+from sae.batched.step_shapes import (
+    BYTES_BY_DTYPE,
+    WEIGHT_BUFFER,
+    WIDE_BUFFER,
+    Kernels,
+    Shapes,
+    StepBuffers,
+)
 from sae.batched.topk_memory import INDEX_BYTES, sort_bytes, topk_buffers
 
 SPARSE_SHARE = 0.2
 """Share of latents that fire up to which ReLU-like architectures keep a list of them."""
 ADAM_TEMPORARIES = 3
 """Halves that torch's operations take for one parameter's update; the C++ kernel takes none."""
+CODED_CHUNK_BYTES = 4 * 2**20
+"""Moments that torch's operations decode and encode at a time, as float32."""
+CODED_TEMPORARIES = 7.25
+"""Tensors like such a chunk that are alive meanwhile."""
 MMAP_LIMIT_BYTES = 32 * 2**20
 """Larger blocks are given back to the system when they are freed (glibc)."""
 RETAINED_OF_DEAD = 0.6
@@ -39,7 +50,10 @@ def step_buffers(shapes: Shapes) -> StepBuffers:
     family = _family(shapes.config)
     assert family is not None
     found = _FORMULAS[family](shapes)
-    kept = {"pre": shapes.latents, **found.kept}
+    kept = {"pre": shapes.pre, **found.kept}
+    if shapes.config.autocast:
+        # A weight in bfloat16: of encoder and decoder one after the other, and of all members.
+        kept[WEIGHT_BUFFER] = shapes.half / shapes.narrowing
     # Gradients that are no buffers, and the scaled batch, are there while weights are updated.
     gradients = max(0.0, 2 * shapes.half - _gradients(kept))
     update = gradients + shapes.inputs + update_bytes(shapes)
@@ -50,6 +64,9 @@ def update_bytes(shapes: Shapes) -> float:
     """Temporaries of the optimizer's step on one weight, beside the gradients of all."""
     if shapes.config.optimizer == "signum":
         return shapes.half
+    if shapes.config.adam_moments == "8bit":
+        chunk = min(shapes.half, CODED_CHUNK_BYTES)
+        return CODED_TEMPORARIES * chunk if shapes.kernels == "torch" else 0.0
     by_torch = shapes.kernels == "torch" or (
         shapes.kernels == "triton" and shapes.config.dtype != "float32"
     )
@@ -156,34 +173,46 @@ def _gradients(kept: Mapping[str, float]) -> float:
     return kept.get("main.grad_dec", 0.0) + kept.get("main.grad_enc", 0.0)
 
 
-def _relu_like(shapes: Shapes, *buffers: str, passing: float) -> StepBuffers:
-    """Dense at first; lists of what fires come on top once few enough latents do."""
+def _relu_like(shapes: Shapes, *buffers: str, passing: float, with_gradient: float) -> StepBuffers:
+    """Dense at first; lists of what fires come on top once few enough latents do.
+
+    Args:
+        passing: temporaries like `latents` at the peak of the formulas.
+        with_gradient: those that are there when a weight's gradient is taken, which a product in
+            bfloat16 gives as a copy.
+    """
     kept = dict.fromkeys(buffers, shapes.latents)
     kept |= {"main.grad_dec": shapes.half, "main.grad_enc": shapes.half}
+    narrow = 0.0
+    if shapes.config.autocast:
+        kept[WIDE_BUFFER], narrow = shapes.latents, shapes.half / shapes.narrowing
     if shapes.kernels == "cpp":
         num_entries = SPARSE_SHARE * shapes.batch_tokens * shapes.config.d_sae
         kept |= {
             "main.pull": shapes.inputs,
             "above.entries": num_entries * (INDEX_BYTES + shapes.size),
         }
+    most = max(passing * shapes.latents, with_gradient * shapes.latents + narrow)
     # The scaled batch, the encoder's input, and the error before it is a buffer.
-    return StepBuffers(kept, 3 * shapes.inputs + passing * shapes.latents)
+    return StepBuffers(kept, 3 * shapes.inputs + most)
 
 
 def _standard(shapes: Shapes) -> StepBuffers:
-    return _relu_like(shapes, "main.dots", "count", passing=0)
+    return _relu_like(shapes, "main.dots", "count", passing=0, with_gradient=0)
 
 
 def _gated(shapes: Shapes) -> StepBuffers:
-    return _relu_like(shapes, "main.dots", "gate.dots", "count", passing=2)
+    return _relu_like(shapes, "main.dots", "gate.dots", "count", passing=2, with_gradient=2)
 
 
 def _jumprelu(shapes: Shapes) -> StepBuffers:
     """What fires, activations, the estimator's window; tanh and its slope; dead latents' gaps."""
     assert isinstance(shapes.config, JumpReluConfig)
-    tanh = 2 if shapes.config.jumprelu_sparsity_loss_mode == "tanh" else 0
+    tanh = 1 if shapes.config.jumprelu_sparsity_loss_mode == "tanh" else 0
     gaps = 0.0 if shapes.config.pre_act_loss_coefficient is None else shapes.dead_share
-    return _relu_like(shapes, "main.dots", passing=3 + tanh + gaps)
+    return _relu_like(
+        shapes, "main.dots", passing=3 + 2 * tanh + gaps, with_gradient=2 + tanh + gaps
+    )
 
 
 _FORMULAS: dict[type, Callable[[Shapes], StepBuffers]] = {

@@ -17,6 +17,9 @@ Kernels = Literal["cpp", "torch", "triton"]
 
 BYTES_BY_DTYPE = {"float32": 4, "float64": 8}
 """Dtypes that are stepped by hand."""
+BFLOAT16_BYTES = 2
+WEIGHT_BUFFER, WIDE_BUFFER = "bf16.weight", "pre.wide"
+"""Of steps with autocast: a weight in bfloat16; pre-activations again in float32."""
 SMALL_TENSORS = 12
 """Biases, their moments, and counters: numbers a latent, whatever the optimizer makes of them."""
 
@@ -48,6 +51,16 @@ class Shapes:
     @property
     def latents(self) -> float:
         return self.size * self.batch_tokens * self.config.d_sae
+
+    @property
+    def pre(self) -> float:
+        """Pre-activations: in bfloat16 where products are."""
+        return self.latents / self.narrowing
+
+    @property
+    def narrowing(self) -> float:
+        """How much less an operand of the products takes than what it is made of."""
+        return self.size / BFLOAT16_BYTES if self.config.autocast else 1.0
 
     @property
     def inputs(self) -> float:

@@ -162,11 +162,13 @@ def add_auxiliary(
     kernels = bench.kernels
     if len(dead_X) <= DENSE_DEAD_RATIO * k_aux:
         kernels = TorchKernels(bench.workspace)
-    W_dec_XD, bias_X = sae.W_dec.data[dead_X], sae.b_enc.data[dead_X]
+    bias_X = sae.b_enc.data[dead_X]
     norm_X = None if norm_F is None else norm_F[dead_X]
     gathered = gathered_dtype(member, kernels)
+    # Copies of a wide SAE's dead latents are large: those of a step before are gone by the next.
     code = kernels.token_code(pre_BF[:, dead_X], bias_X, norm_X, k_aux, signed=True)
-    pull = kernels.decode(code, W_dec_XD.to(gathered), None, error_BD, -1.0, (len(dead_X),))
+    W_dec_XD = sae.W_dec.data[dead_X].to(gathered)
+    pull = kernels.decode(code, W_dec_XD, None, error_BD, -1.0, (len(dead_X),))
     found = kernels.accumulate(code, pull, input_BD.to(gathered), 2.0 * weight / B, into="aux")
     latents.dec_FD.index_add_(0, dead_X, found.dec_FD)
     latents.enc_FD.index_add_(0, dead_X, found.enc_FD)

@@ -12,7 +12,7 @@ from math import ceil
 
 from sae.architectures.base import BatchTopKFamilyConfig, TopKFamilyConfig
 from sae.architectures.matryoshka_batchtopk import MatryoshkaBatchTopKConfig
-from sae.batched.step_shapes import Shapes, StepBuffers
+from sae.batched.step_shapes import WIDE_BUFFER, Shapes, StepBuffers
 
 DENSE_DEAD_RATIO = 3
 """Up to so many times as many dead latents as a token uses, torch multiplies them all."""
@@ -126,8 +126,10 @@ def _by_cpp(shapes: Shapes) -> StepBuffers:
         "aux.pull": shapes.inputs * (num_dead > 0),
         "aux.entries": _aux_entries(shapes, num_dead) * entry_bytes,
     }
-    # Dead latents' rows of the decoder and pre-activations, copied; else what ranks the batch.
-    copied = dead * (shapes.half + shapes.latents)
+    if shapes.config.autocast:
+        kept[WIDE_BUFFER] = shapes.latents
+    # Dead latents' pre-activations, then their rows of the decoder; else what ranks the batch.
+    copied = dead * max(shapes.half, shapes.pre)
     ranked = 1.25 * entries * (2 * shapes.size + 4) * by_batch
     return StepBuffers(kept, 3 * shapes.inputs + max(copied, ranked))
 
@@ -158,7 +160,8 @@ def _by_triton(shapes: Shapes) -> StepBuffers:
     pulls = levels * shapes.inputs
     selection = max(main.selection, _candidates(shapes, main))
     decoding = main.code + (3 * pulls if levels > 1 else pulls)
-    summing = main.code + main.sums + pulls
+    narrow = shapes.inputs / shapes.narrowing if shapes.config.autocast else 0.0
+    summing = main.code + main.sums + pulls + narrow
     passing = inputs + small + max(selection, decoding, summing)
     residuals = (levels - 1) * shapes.inputs if _by_level(shapes) else 0.0
     beside_aux = inputs + small + main.code + main.number * shapes.size + pulls + residuals
@@ -172,12 +175,19 @@ def _by_triton(shapes: Shapes) -> StepBuffers:
 
 
 def _aux_by_triton(shapes: Shapes, num_dead: float) -> float:
-    """Rows of the decoder and pre-activations of dead latents, copied; then their code."""
+    """Dead latents' pre-activations are copied and ranked; then their rows of the decoder are."""
     entries = Entries(_aux_entries(shapes, num_dead), shapes.size, counts_batch=False)
-    rows = num_dead * (shapes.d_in * shapes.size + SEGMENT_BYTES)
-    ranked = num_dead * shapes.batch_tokens * shapes.size
-    summing = entries.code + entries.sums + shapes.inputs
-    return rows + max(ranked + entries.selection, summing)
+    rows, small = num_dead * shapes.d_in * shapes.size, SEGMENT_BYTES * num_dead
+    ranked = num_dead * shapes.batch_tokens * shapes.size / shapes.narrowing + entries.selection
+    copied = entries.code + rows * _with_narrow(shapes)
+    operands = (rows + shapes.inputs * shapes.config.autocast) / shapes.narrowing
+    summing = entries.code + entries.sums + shapes.inputs + operands
+    return small + max(ranked, copied, summing)
+
+
+def _with_narrow(shapes: Shapes) -> float:
+    """What is copied and narrowed, over what is copied."""
+    return 1.0 + shapes.config.autocast / shapes.narrowing
 
 
 def _aux_by_torch(shapes: Shapes, num_dead: float) -> float:
@@ -185,8 +195,9 @@ def _aux_by_torch(shapes: Shapes, num_dead: float) -> float:
     pre, rows = num_dead * shapes.batch_tokens * shapes.size, num_dead * shapes.d_in * shapes.size
     mask = pre / shapes.size
     index = 8.0 * _aux_entries(shapes, num_dead)
-    selecting = rows + 4 * pre + 2 * mask + index
-    summing = 3 * rows + 4 * pre + 2 * mask + 2 * shapes.inputs
+    selecting = (3 + 1 / shapes.narrowing) * pre + 2 * mask + index
+    narrow = shapes.config.autocast / shapes.narrowing
+    summing = 4 * rows + (3 + 2 * narrow) * pre + 2 * mask + 2 * shapes.inputs
     return max(selecting, summing)
 
 

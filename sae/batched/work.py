@@ -11,9 +11,8 @@ from sae.architectures import ArchitectureConfig
 from sae.architectures.base import TopKFamilyConfig
 from sae.architectures.gated import GatedConfig
 from sae.architectures.jumprelu import JumpReluConfig
-from sae.batched.step_shapes import BYTES_BY_DTYPE
+from sae.batched.step_shapes import BFLOAT16_BYTES, BYTES_BY_DTYPE
 
-BFLOAT16_BYTES = 2
 RANKING_PASSES = 8
 """Over the pre-activations, beyond the one that reads them: keys are written and weighed by a norm,
 and torch's radix selection reads them once for each of 4 digits and once to collect."""

@@ -148,6 +148,7 @@ class TorchKernels:
     ) -> None:
         coded_adam(param_RC, grad_RC, moments, rule)
 
+
 def _add_product(total_BD: Tensor, left: Tensor, right: Tensor) -> Tensor:
     if right.dtype == total_BD.dtype:
         return torch.addmm(total_BD, left, right)

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 
+from sae import eight_bit_adam
 from sae.architectures import ArchitectureConfig, by_architecture, parse_architecture
-from sae.batched import topk_family, topk_memory
+from sae.batched import memory, products, step_shapes, topk_family, topk_memory
 from sae.batched.step_shapes import Kernels
 from sae.memory import pack_memory
 from tests.sae.batched.live_bytes import LiveBytes
@@ -64,6 +65,7 @@ def config_of(architecture: str, **more: Any) -> ArchitectureConfig:
 
 
 TOPK_FAMILY = ("batchtopk", "matryoshka_batchtopk", "topk")
+AUTOCAST = {"autocast": True}
 CASES = {
     **{name: Case((name,)) for name in sorted(by_architecture)},
     **{f"{name}, some dead": Case((name,), some_die=True) for name in TOPK_FAMILY},
@@ -82,6 +84,18 @@ CASES = {
     ),
     "tanh": Case(("jumprelu",), more={"jumprelu_sparsity_loss_mode": "tanh"}),
     "signum": Case(("topk",), more={"optimizer": "signum"}),
+    **{f"{name}, autocast": Case((name,), more=AUTOCAST) for name in sorted(by_architecture)},
+    **{
+        f"{name}, autocast, some dead": Case((name,), some_die=True, more=AUTOCAST)
+        for name in TOPK_FAMILY
+    },
+    "dense, autocast, wide input": Case(
+        ("jumprelu",), d_in=1024, d_sae=1024, batch_tokens=64, more=AUTOCAST
+    ),
+    "autocast, wide input": Case(("topk",), d_in=1024, d_sae=1024, batch_tokens=64, more=AUTOCAST),
+    "8bit": Case(("topk",), d_in=256, more={"adam_moments": "8bit"}),
+    "8bit, dense": Case(("standard",), d_in=256, more={"adam_moments": "8bit"}),
+    "8bit, three": Case(("topk",) * 3, d_in=256, some_die=True, more={"adam_moments": "8bit"}),
     "float64": Case(("topk",), more={"dtype": "float64"}),
     "three": Case(("topk", "topk", "topk"), some_die=True),
     "unlike": Case(("topk", "gated", "jumprelu")),
@@ -145,6 +159,9 @@ def test_what_is_counted_is_what_is_alive() -> None:
 
 def test_formulas_and_kernels_have_the_same_sizes() -> None:
     assert topk_family.DENSE_DEAD_RATIO == topk_memory.DENSE_DEAD_RATIO
+    names = (products.WEIGHT_BUFFER, products.WIDE_BUFFER)
+    assert names == (step_shapes.WEIGHT_BUFFER, step_shapes.WIDE_BUFFER)
+    assert memory.CODED_CHUNK_BYTES == 4 * eight_bit_adam.CHUNK_NUMBERS
     if find_spec("triton") is not None:
         from sae.batched.kernels import triton_kernels
 
