@@ -19,6 +19,7 @@ from sae.memory import (
     copies_bytes,
     member_bytes,
     pack_memory,
+    sae_lens_evaluation_bytes,
     shared_parts,
     step_flop_per_token,
     step_traffic_bytes_per_token,
@@ -65,7 +66,11 @@ def footprint(stream: StreamSpec, config: ArchitectureConfig, ce_tokens: int) ->
         by_hand = kernels is not None and stepped_by_hand(config)
         own = _batched(sae, kernels) if by_hand else _reference(sae)
         parts = _stream_parts(stream, shape, widths, ce_tokens, device)
-        parts = {**parts, **own.shared_parts, "libraries": RUNTIME_BYTES[device]}
+        parts |= own.shared_parts
+        parts["evaluation: sae_lens's"] = sae_lens_evaluation_bytes(
+            config, context=stream.data.context
+        )
+        parts["libraries"] = RUNTIME_BYTES[device]
         layer = _deepest_layer(stream, shape)
         return replace(
             own,

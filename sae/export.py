@@ -117,7 +117,7 @@ def member_record(member: Member, source: ActivationSource) -> dict[str, Any]:
 def export_member(member: Member, source: ActivationSource, folder: Path) -> None:
     """Write the SAELens inference folder, normalisation folded into the weights of a copy."""
     folder.mkdir(parents=True, exist_ok=True)
-    sae = copy.deepcopy(member.sae)
+    sae = weights_on_host(member.sae)
     if member.trainer.activation_scaler.scaling_factor is not None:
         sae.fold_activation_norm_scaling_factor(member.scale)
     for name, value in _metadata(member, source).items():
@@ -127,6 +127,20 @@ def export_member(member: Member, source: ActivationSource, folder: Path) -> Non
     if member.trainer.n_frac_active_samples:
         sparsity_F = member.trainer.log_feature_sparsity.contiguous()
         save_file({"sparsity": sparsity_F}, folder / SPARSITY_FILENAME)
+
+
+def weights_on_host(sae: Any) -> Any:
+    """A copy of an SAE whose weights are in host memory; nothing is copied on its device.
+
+    Folding makes further copies, for which a GPU full of SAEs has no room.
+    """
+    copies: dict[int, Any] = {}
+    for param in sae.parameters():
+        on_host = param.detach().to("cpu", copy=True)
+        copies[id(param)] = torch.nn.Parameter(on_host, requires_grad=param.requires_grad)
+    for buffer in sae.buffers():
+        copies[id(buffer)] = buffer.detach().to("cpu", copy=True)
+    return copy.deepcopy(sae, copies)
 
 
 def _make_portable(folder: Path) -> None:

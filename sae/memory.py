@@ -35,6 +35,14 @@ MAX_CLEAN_LOGIT_BYTES = 512 * 2**20
 """Clean logits kept for all members of a source; above it they are computed again each time."""
 MAX_CHUNK_BYTES = 64 * 2**20
 """Latents of one chunk of held-out tokens in an evaluation, in fp32."""
+SAE_LENS_CONTEXTS = 4
+"""Contexts that sae_lens's evaluation of an export encodes at a time, unless they are too many."""
+MAX_SAE_LENS_LATENT_BYTES = 512 * 2**20
+"""Latents of so many contexts, in fp32; those of one context may be more."""
+SAE_LENS_LATENT_BUFFERS = {"topk": 4, "standard": 4, "gated": 7}
+"""Tensors of their latents that are alive at that evaluation's peak, by architecture; counted in
+sae_lens 6.54. Others are exported as JumpReLU."""
+JUMPRELU_LATENT_BUFFERS = 6
 CUDA_RUNTIME_BYTES = 2**30
 """What CUDA takes of a device before any tensor, and what its allocator rounds up: a context with
 torch's kernels (about half a GiB on recent GPUs), cuBLAS's workspace of each stream (8 MiB, 32 on
@@ -119,13 +127,26 @@ def copies_bytes(
 ) -> int:
     """What a checkpoint and an export take beside the pack, one of each at a time, in bytes.
 
-    A copy of weights and moments, which a GPU's member has in page-locked memory of the host; a
-    copy of the weights, and the weights that are loaded back.
+    A copy of weights and moments; a copy of the weights, and the weights that are loaded back. Of a
+    GPU's memory only the last: the copies are on the host.
     """
     weights = 2 * d_in * config.d_sae
     weight_bytes = BYTES_BY_DTYPE[config.dtype]
-    checkpoint = weight_bytes + config.moment_bytes if device == "cpu" else 0.0
-    return int(weights * (2 * weight_bytes + checkpoint))
+    on_host = 2 * weight_bytes + config.moment_bytes if device == "cpu" else 0.0
+    return int(weights * (weight_bytes + on_host))
+
+
+def sae_lens_contexts(*, d_sae: int, context: int) -> int:
+    """How many contexts of so many tokens sae_lens's evaluation of an export encodes at a time."""
+    each = 4 * context * d_sae
+    return max(1, min(SAE_LENS_CONTEXTS, MAX_SAE_LENS_LATENT_BYTES // each))
+
+
+def sae_lens_evaluation_bytes(config: ArchitectureConfig, *, context: int) -> int:
+    """What latents take in that evaluation, in bytes; one export is evaluated at a time."""
+    num_contexts = sae_lens_contexts(d_sae=config.d_sae, context=context)
+    buffers = SAE_LENS_LATENT_BUFFERS.get(config.architecture, JUMPRELU_LATENT_BUFFERS)
+    return buffers * num_contexts * context * config.d_sae * 4
 
 
 def shared_parts(

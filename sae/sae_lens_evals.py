@@ -24,10 +24,10 @@ from torch import Tensor
 from sae.activation_source import ActivationSource, HookedLanguageModel
 from sae.downstream import num_contexts_for
 from sae.hooks import UnknownHook, split_input
+from sae.memory import sae_lens_contexts
 
 DEFAULT_CE_TOKENS = 512
 """Kept tokens for sae_lens's cross-entropy, which costs three whole forward passes."""
-BATCH_CONTEXTS = 4
 
 
 class HeldOutProxyLM(HookedProxyLM):
@@ -109,7 +109,8 @@ def _run(
     sae: Any, source: ActivationSource, model: HeldOutProxyLM, contexts: range, *, losses: bool
 ) -> dict[str, float]:
     """One pass over the first contexts, in batches of one size that comes out even."""
-    size = next(size for size in range(BATCH_CONTEXTS, 0, -1) if len(contexts) % size == 0)
+    most = sae_lens_contexts(d_sae=sae.cfg.d_sae, context=source.held_out.tokens_CT.shape[-1])
+    size = next(size for size in range(most, 0, -1) if len(contexts) % size == 0)
     store, ignored = _store(sae, source, model, len(contexts), size)
     metrics, _ = run_evals(
         sae,

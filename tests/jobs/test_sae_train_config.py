@@ -198,7 +198,7 @@ def test_a_cpu_has_a_model_in_float32_and_its_checkpoints_copy_beside_it() -> No
     on_gpu = SaeTrain().footprint(setup_of(), config)
     on_cpu, weight_bytes = on_gpu.on("cpu").shared_parts, 2 * 576 * 4096 * 4
     assert on_cpu["language model"] == 2 * on_gpu.shared_parts["language model"]
-    assert on_cpu["copies"] - on_gpu.shared_parts["copies"] == 3 * weight_bytes
+    assert on_cpu["copies"] - on_gpu.shared_parts["copies"] == 4 * weight_bytes
 
 
 def test_the_model_is_counted_up_to_its_deepest_hook() -> None:

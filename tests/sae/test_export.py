@@ -12,11 +12,15 @@ import torch
 from sae_lens import SAE
 from safetensors.torch import load_file
 
+from sae import memory
 from sae.architectures import by_architecture
 from sae.evaluation import exported_forward, member_forward
-from sae.export import ExportDiffers, export_member, finish_member, verify_export
+from sae.export import ExportDiffers, export_member, finish_member, verify_export, weights_on_host
+from sae.memory import sae_lens_evaluation_bytes
 from sae.metric_names import AT_THE_END, REPORTED
 from sae.pack import Pack
+from sae.sae_lens_evals import run_sae_lens_evals
+from tests.sae.batched.live_bytes import LiveBytes
 from tests.sae.synthetic_source import SourceWithModel, small_config
 from tests.sae.test_evaluation import HOOK, source, trained
 
@@ -44,6 +48,48 @@ def test_a_finished_member_loads_in_sae_lens_with_the_same_numbers(
     assert evals["kl_div_with_sae"] == pytest.approx(report.metrics["kl_sae"], rel=1e-2)
     assert torch.equal(before, member.sae.W_enc)
     json.dumps(report.record)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_latents_in_sae_lens_s_evaluation_take_no_more_than_is_planned(
+    architecture: str,
+    source: SourceWithModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "SAE_LENS_CONTEXTS", 3)  # of 9
+    member = trained(source, architecture, steps=1, d_sae=4096)
+    export_member(member, source, tmp_path)
+    exported = SAE.load_from_disk(tmp_path)
+    with LiveBytes() as live:
+        run_sae_lens_evals(exported, source, HOOK)
+    context = source.held_out.tokens_CT.shape[-1]
+    planned = sae_lens_evaluation_bytes(member.config, context=context)
+    # Beside some numbers a latent, and logits.
+    assert live.peak == pytest.approx(planned, rel=0.1)
+
+
+def test_an_export_takes_no_copy_of_the_weights_on_the_device(
+    source: SourceWithModel, tmp_path: Path
+) -> None:
+    member = trained(source, "topk", steps=1)
+    sae = weights_on_host(member.sae)
+    for name, ours in member.sae.state_dict().items():
+        theirs = sae.state_dict()[name]
+        assert torch.equal(theirs, ours)
+        assert theirs.data_ptr() != ours.data_ptr()
+    assert [type(each) for each in sae.parameters()] == [torch.nn.Parameter] * 4
+    assert sae.cfg is not member.sae.cfg
+
+
+def test_so_few_contexts_are_evaluated_at_a_time_that_their_latents_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert memory.sae_lens_contexts(d_sae=24576, context=128) == memory.SAE_LENS_CONTEXTS
+    # 2048 * 131072 * 4 bytes are 1 GiB: even one context is above the limit.
+    assert memory.sae_lens_contexts(d_sae=131072, context=2048) == 1
+    monkeypatch.setattr(memory, "MAX_SAE_LENS_LATENT_BYTES", 2 * 2**30)
+    assert memory.sae_lens_contexts(d_sae=131072, context=2048) == 2
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+import pytest
 import torch
 
-from tests.sae.batched.autocast_rival import Bounds, distances, faults, our_steps, their_steps
+from sae.batched.backend import BatchedStepper, family_of
+from tests.sae.batched.autocast_rival import Bounds, Step, distances, faults, our_steps, their_steps
 from tests.sae.batched.parity_cases import CASES, Life
 from tests.sae.batched.test_parity import STEPPED_BY_SAE_LENS
 
@@ -36,9 +38,7 @@ def lives_of(case: str) -> dict[str, Life]:
 
 
 if __name__ == "__main__":
-    import os
-    import sys
-    import time
+    import sys, os, time
 
     os.environ["SAEQ_KERNELS"] = sys.argv[1]
     for case in sys.argv[2:] or sorted(CASES):
