@@ -78,10 +78,12 @@ class ArchitectureConfig(BaseModel):
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of Adam's mean squared gradient."""
     adam_moments: Literal["full", "8bit"] = "full"
-    """full: Adam's two moments in `dtype`, as sae_lens has them. 8bit: a byte each, with a float32
-    scale for every 256 of them (Dettmers et al. 2022, arXiv 2110.02861): about 2 bytes a weight
-    instead of 8, so a member takes half the memory. Each step rounds the moments anew, to 1 or 2%
-    where they are large; biases and thresholds stay float32."""
+    """full: Adam's two moments in `dtype`, as sae_lens has them. 8bit: a byte each, and a float32
+    scale for every 256 of a latent's (Dettmers et al. 2022, arXiv 2110.02861): 2 bytes a weight
+    instead of 8, so that weights and moments take half the memory. Each step rounds the moments
+    anew. On a planted dictionary 300 steps left 2% more variance unexplained in topk, 15% more
+    where most latents were dead, and as much as full in standard, jumprelu and gated. Biases,
+    thresholds and matrices below 4096 numbers stay full."""
     signum_beta: float = Field(default=0.9, ge=0, lt=1)
     """Decay of signum's mean gradient; 0: the sign of each batch's own (signSGD)."""
     dead_feature_window: int = Field(default=1000, ge=0)
