@@ -15,6 +15,8 @@ import torch
 from transformers import GPT2Config
 
 from benchmarks.vs_saelens import wait
+from sae.architectures.topk import TopKConfig
+from sae.batched.work import step_work
 
 WARM_UP_STEPS = 3
 REPEATS = 3
@@ -125,17 +127,15 @@ class Roofline:
 
     @classmethod
     def of(cls, scale: Scale, d_in: int) -> Roofline:
-        """Pre-activations are written once and read once to be ranked. Encoder and decoder are
-        read once each, their gradients written and read by the norm, and Adam reads gradient,
-        parameter and two moments and writes three. Rows of the decoder, of errors and of inputs
-        that are gathered again are taken to come from the cache.
+        """By `sae.batched.work`. Rows of the decoder, of errors and of inputs that are gathered
+        again are taken to come from the cache.
         """
-        B, D, F = scale.batch_tokens, d_in, scale.d_sae
-        weights, latents, tokens = 4.0 * 2 * D * F, 4.0 * B * F, 4.0 * B * D
+        config = TopKConfig(d_sae=scale.d_sae, k=scale.k)
+        work = step_work(config, d_in=d_in, batch_tokens=scale.batch_tokens)
         return cls(
-            dense_flop=2.0 * B * D * F,
-            sparse_flop=4 * 2.0 * B * D * scale.k,
-            bytes=(1 + 2 + 7) * weights + 2 * latents + 4 * tokens,
+            dense_flop=work.dense_flop * scale.batch_tokens,
+            sparse_flop=work.sparse_flop * scale.batch_tokens,
+            bytes=work.least_bytes * scale.batch_tokens,
         )
 
     def row(self, rates: Rates, measured_s: float) -> dict[str, float]:

@@ -181,6 +181,12 @@ def test_memory_is_that_of_the_backend_that_steps(
     assert by_hand.trial_bytes == pytest.approx(3 * weight_bytes, rel=0.01)
     signum = kind.footprint(setup, {**config, "optimizer": "signum"}).on(device)
     assert signum.trial_bytes == pytest.approx(2 * weight_bytes, rel=0.02)
+    eight_bit = kind.footprint(setup, {**config, "adam_moments": "8bit"}).on(device)
+    assert eight_bit.trial_bytes == pytest.approx(1.51 * weight_bytes, rel=0.01)
+    in_bfloat16 = kind.footprint(setup, {**config, "autocast": True}).on(device)
+    assert in_bfloat16.trial_bytes == by_hand.trial_bytes
+    # One copy of a weight in bfloat16, however many SAEs there are.
+    assert in_bfloat16.shared_parts["steps: bf16.weight"] == weight_bytes / 4
     monkeypatch.setenv("SAEQ_BACKEND", "reference")
     by_sae_lens = kind.footprint(setup, config).on(device)
     # Each has a peak of its own, and nothing of its steps is shared.

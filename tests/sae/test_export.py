@@ -69,9 +69,7 @@ def test_latents_in_sae_lens_s_evaluation_take_no_more_than_is_planned(
     assert live.peak == pytest.approx(planned, rel=0.1)
 
 
-def test_an_export_takes_no_copy_of_the_weights_on_the_device(
-    source: SourceWithModel, tmp_path: Path
-) -> None:
+def test_what_is_folded_for_an_export_is_a_copy_on_the_host(source: SourceWithModel) -> None:
     member = trained(source, "topk", steps=1)
     sae = weights_on_host(member.sae)
     for name, ours in member.sae.state_dict().items():

@@ -78,9 +78,12 @@ def test_a_member_among_comers_and_goers_equals_a_member_alone(architecture: str
     assert alone.steppers == [BatchedStepper(CPU).name]
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_interrupted_member_goes_on_bit_for_bit(architecture: str, tmp_path: Path) -> None:
-    config = scheduled_config(architecture)
+def test_an_interrupted_member_goes_on_bit_for_bit(
+    architecture: str, autocast: bool, tmp_path: Path
+) -> None:
+    config = scheduled_config(architecture, autocast=autocast)
     whole, half = fresh(config), fresh(config)
     steps(BatchedBackend(), {"whole": whole}, 0, 30)
     steps(BatchedBackend(), {"half": half}, 0, 13)
@@ -123,7 +126,6 @@ def test_a_member_short_of_memory_fails_alone(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     "config",
     [
-        small_config("topk", autocast=True),
         small_config("standard", dtype="bfloat16"),
         small_config("standard", lp_norm=0.5),
     ],
@@ -135,9 +137,25 @@ def test_what_is_not_known_by_heart_is_left_to_sae_lens(config: ArchitectureConf
     assert member.steppers == ["reference"]
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_is_known(architecture: str) -> None:
-    assert family_of(small_config(architecture)) is not None
+def test_every_architecture_is_known(architecture: str, autocast: bool) -> None:
+    assert family_of(small_config(architecture, autocast=autocast)) is not None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_members_with_autocast_and_without_share_buffers_and_nothing_else(
+    architecture: str,
+) -> None:
+    backend, members = BatchedBackend(), {}
+    for name, autocast in (("wide", False), ("narrow", True)):
+        members[name] = fresh(scheduled_config(architecture, autocast=autocast))
+    steps(backend, members, 0, 12)
+    for name, member in members.items():
+        alone = fresh(member.config)
+        steps(BatchedBackend(), {name: alone}, 0, 12)
+        assert_equal(alone, member)
+    assert not torch.equal(members["wide"].sae.W_enc, members["narrow"].sae.W_enc)
 
 
 def test_the_backend_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,10 +183,14 @@ def packed_record(
     return member, json.loads(json.dumps(member_record(member, source)))
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 def test_a_record_says_who_stepped_and_is_replayed_by_the_same(
-    kernels: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    autocast: bool,
+    kernels: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    member, record = packed_record(SOURCE)
+    member, record = packed_record(SOURCE, scheduled_config("topk", autocast=autocast))
     assert record["backend"] == f"batched/{kernels}"
     assert record["kernels"] == BatchedStepper(CPU).identity
     monkeypatch.setenv("SAEQ_KERNELS", "torch")

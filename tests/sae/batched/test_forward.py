@@ -20,6 +20,8 @@ SPARSE = [
     ("topk", {"rescale_acts_by_decoder_norm": True}),
     ("topk", {"apply_b_dec_to_input": True}),
     ("topk", {"dtype": "float64"}),
+    ("topk", {"autocast": True}),
+    ("batchtopk", {"autocast": True}),
     ("batchtopk", {}),
     ("matryoshka_batchtopk", {}),
 ]
