@@ -37,7 +37,7 @@ MAX_CHUNK_BYTES = 64 * 2**20
 """Latents of one chunk of held-out tokens in an evaluation, in fp32."""
 SAE_LENS_CONTEXTS = 4
 """Contexts that sae_lens's evaluation of an export encodes at a time, unless they are too many."""
-MAX_SAE_LENS_LATENT_BYTES = 512 * 2**20
+MAX_SAE_LENS_LATENT_BYTES = 256 * 2**20
 """Latents of so many contexts, in fp32; those of one context may be more."""
 SAE_LENS_LATENT_BUFFERS = {"topk": 4, "standard": 4, "gated": 7}
 """Tensors of their latents that are alive at that evaluation's peak, by architecture; counted in

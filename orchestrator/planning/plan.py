@@ -69,6 +69,8 @@ class DevicePlan(_Part):
     memory_bytes: int
     trials_per_device: int
     """Live at once on one device; 0: not even the largest trial fits alone."""
+    trials_by_memory: int
+    """As many as one device has memory for, however many the sweep has or asks for."""
     packs: int
     """Groups of trials that share a forward pass, when each pack is filled once."""
     hours: Between | None
@@ -209,10 +211,15 @@ def suggested(spec: SweepSpec, limit: int = COUNTED_CONFIGURATIONS) -> list[dict
 
 def trials_per_device(spec: SweepSpec, device: DeviceProfile, footprint: Footprint) -> int:
     """How many trials of that size live on one device at once; 0 if none fits."""
-    needs = footprint.on(device.kind)
-    by_memory = max(0, (device.usable_bytes - needs.shared_bytes) // needs.trial_bytes)
     asked = spec.pack.members or DEFAULT_MEMBERS
+    by_memory = trials_by_memory(device, footprint)
     return min(by_memory, asked, -(-spec.trials // device.num_devices))
+
+
+def trials_by_memory(device: DeviceProfile, footprint: Footprint) -> int:
+    """How many trials of that size one device has memory for."""
+    needs = footprint.on(device.kind)
+    return max(0, (device.usable_bytes - needs.shared_bytes) // needs.trial_bytes)
 
 
 def trials_that_fit(spec: SweepSpec, device: DeviceProfile) -> int:
@@ -307,6 +314,7 @@ def _on_device(
         here=device.here,
         memory_bytes=device.memory_bytes,
         trials_per_device=members,
+        trials_by_memory=trials_by_memory(device, largest),
         packs=packs,
         hours=hours,
         hours_basis=basis,

@@ -176,6 +176,7 @@ def _devices(plan: Plan) -> RenderableType:
     title = "where it could run: expected / at most"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
     table.add_column("device", overflow="fold")
+    table.add_column("fit", justify="right", no_wrap=True)
     table.add_column("live", justify="right", no_wrap=True)
     table.add_column("packs", justify="right", no_wrap=True)
     table.add_column("time", justify="right")
@@ -184,6 +185,7 @@ def _devices(plan: Plan) -> RenderableType:
         number = f"{device.num_devices} x " if device.num_devices > 1 else ""
         table.add_row(
             f"{number}{device.device}",
+            str(device.trials_by_memory or DASH),
             str(device.trials_per_device or DASH),
             str(device.packs or DASH),
             _pair(device.hours, lambda hours: format_duration(hours * 3600)),
@@ -208,7 +210,10 @@ def _pair(between: Between | None, shown: Any) -> str:
 
 def _footnotes(plan: Plan) -> list[Text]:
     """How each number came about, equal origins named once."""
-    lines = ["live: trials on one device at once, by memory and pack.members"]
+    lines = [
+        "fit: trials that one device has memory for; live: those of them at once, as the sweep "
+        "has trials and pack.members allows"
+    ]
     lines += _by_basis("time", plan.devices, "hours_basis")
     lines += _by_basis("cost", plan.devices, "usd_basis")
     if any(each.hours_basis != MEASURED_BASIS for each in plan.devices):

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.kind import Footprint
 from orchestrator.planning.devices import GPU_SHARE, device_named
-from orchestrator.planning.plan import suggested, trials_per_device
+from orchestrator.planning.plan import suggested, trials_by_memory, trials_per_device
 from orchestrator.spec.sweep import SweepSpec, load_sweep
 
 ROOT = Path(__file__).parents[3]
@@ -27,12 +27,6 @@ def footprint(spec: SweepSpec, **more: Any) -> Footprint:
     """Of an SAE with k 192 and an auxiliary loss."""
     config = next(each for each in suggested(spec) if each["k"] == 192)
     return spec.kind.footprint(spec.setup, {**config, "aux_loss_coefficient": 1 / 32, **more})
-
-
-def fit(spec: SweepSpec, needs: Footprint, device: str) -> int:
-    """By memory; the example has no more than four trials."""
-    many = spec.model_copy(update={"trials": 16})
-    return trials_per_device(many, device_named(device), needs)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +61,10 @@ def test_so_many_fit_beside_the_model(
     assert needs.trial_bytes / GIB == pytest.approx(own, rel=0.01)
     assert needs.shared_bytes / GIB == pytest.approx(46.0, abs=1.0)
     assert device_named("A100-80").usable_bytes == int(80 * GIB * GPU_SHARE)
-    found = {name: fit(spec, needs, name) for name in ("A100-80", "H100-80", "H200-141")}
-    assert found == {"A100-80": on_80_gb, "H100-80": on_80_gb, "H200-141": on_h200}
+    for name, num in (("A100-80", on_80_gb), ("H100-80", on_80_gb), ("H200-141", on_h200)):
+        device = device_named(name)
+        assert trials_by_memory(device, needs) == num, name
+        assert trials_per_device(spec, device, needs) == min(num, spec.trials)
 
 
 def test_what_is_shared_is_what_was_derived(spec: SweepSpec) -> None:
@@ -87,4 +83,5 @@ def test_what_is_shared_is_what_was_derived(spec: SweepSpec) -> None:
 def test_without_an_auxiliary_loss_no_dead_latents_are_copied(spec: SweepSpec) -> None:
     with_it, without = (footprint(spec, aux_loss_coefficient=each) for each in (1 / 32, 0.0))
     assert (with_it.shared_bytes - without.shared_bytes) / GIB == pytest.approx(9.3, abs=0.2)
-    assert fit(spec, footprint(spec, aux_loss_coefficient=0.0, adam_moments="8bit"), "A100-80") == 6
+    coded = footprint(spec, aux_loss_coefficient=0.0, adam_moments="8bit")
+    assert trials_by_memory(device_named("A100-80"), coded) == 6
