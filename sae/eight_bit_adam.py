@@ -71,8 +71,9 @@ class EightBitAdam(torch.optim.Optimizer):
         if not state:
             state["step"] = torch.tensor(0.0, dtype=torch.float32)
             if param.dim() == 2 and param.numel() >= CODED_FROM:
-                shape = param.T.shape if self.latents_are_columns(param) else param.shape
-                made = CodedMoments.zero(*shape, device=param.device)
+                turned = self.latents_are_columns(param)
+                num_rows, num_columns = (param.T if turned else param).shape
+                made = CodedMoments.zero(num_rows, num_columns, param.device)
                 state |= zip(SLOTS, vars(made).values(), strict=True)
             else:
                 state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)

@@ -1,4 +1,4 @@
-"""Numbers as bytes: the map of the paper, the nearest value, blocks that do not touch each other."""
+"""Numbers as bytes: the paper's map, the nearest value, blocks that leave each other alone."""
 
 from __future__ import annotations
 

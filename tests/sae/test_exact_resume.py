@@ -6,6 +6,7 @@ import json
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,8 +31,18 @@ BACKEND = default_backend(torch.device("cpu"))
 """What a pack steps its members by unless told otherwise."""
 
 
-def fresh(architecture: str, steps: int = STEPS) -> Member:
-    return Member.from_source(scheduled_config(architecture), SOURCE, steps * BATCH)
+EIGHT_BIT = {"adam_moments": "8bit", "d_sae": 384}
+"""Wide enough that moments are bytes."""
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((architecture, {}) for architecture in ARCHITECTURES),
+    ("topk", EIGHT_BIT),
+    ("gated", EIGHT_BIT),
+]
+
+
+def fresh(architecture: str, steps: int = STEPS, **parameters: Any) -> Member:
+    config = scheduled_config(architecture, **parameters)
+    return Member.from_source(config, SOURCE, steps * BATCH)
 
 
 def train(member: Member, first: int, end: int) -> Member:
@@ -54,17 +65,19 @@ def _without_time(saved: MemberSnapshot) -> str:
     return json.dumps({**saved.numbers, "step_seconds": 0.0}, sort_keys=True)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "parameters"), CASES)
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(cuts=st.lists(st.integers(0, STEPS), max_size=5).map(sorted))
-def test_interruptions_anywhere_leave_no_trace(architecture: str, cuts: list[int]) -> None:
-    uninterrupted = train(fresh(architecture), 0, STEPS)
-    member = fresh(architecture)
+def test_interruptions_anywhere_leave_no_trace(
+    architecture: str, parameters: dict[str, Any], cuts: list[int]
+) -> None:
+    uninterrupted = train(fresh(architecture, **parameters), 0, STEPS)
+    member = fresh(architecture, **parameters)
     for first, end in zip([0, *cuts], [*cuts, STEPS], strict=True):
         train(member, first, end)
         with tempfile.TemporaryDirectory() as folder:
             assert save_member(member, Path(folder)) == end * BATCH
-            member = fresh(architecture)
+            member = fresh(architecture, **parameters)
             assert load_member(member, Path(folder)) == end * BATCH
     assert_same(uninterrupted, member)
 

@@ -15,6 +15,7 @@ from sae.batched import kernels as kernels_package
 from sae.batched.kernels import (
     make_kernels,
     triton_check,
+    triton_coded,
     triton_kernels,
     triton_sums,
     triton_updates,
@@ -24,6 +25,7 @@ from tests.sae.batched.triton_cases import (
     KINDS,
     SMALL,
     check_adam,
+    check_coded_adam,
     check_narrow_sums,
     check_norm,
     check_sums,
@@ -47,6 +49,14 @@ def adam() -> None:
 
 def adam_transposed() -> None:
     check_adam(True, (35, 70), CPU)
+
+
+def coded() -> None:
+    check_coded_adam((19, 270), CPU, turned=False)
+
+
+def coded_turned() -> None:
+    check_coded_adam((19, 270), CPU, turned=True)
 
 
 def norm() -> None:
@@ -73,6 +83,14 @@ def test_adam_is_torchs() -> None:
 
 def test_adam_of_a_transposed_gradient_is_torchs() -> None:
     adam_transposed()
+
+
+def test_adam_on_bytes_is_torchs() -> None:
+    coded()
+
+
+def test_adam_on_bytes_of_a_turned_weight_is_torchs() -> None:
+    coded_turned()
 
 
 def test_the_norm_is_that_of_all_together() -> None:
@@ -164,6 +182,10 @@ def _sums(line: str, wrong: str, kind: str = "token", D: int = 5) -> Mutation:
     return Mutation(triton_sums, line, wrong, lambda: sums(kind, D))
 
 
+def _coded(line: str, wrong: str) -> Mutation:
+    return Mutation(triton_coded, line, wrong, coded)
+
+
 MUTATIONS = {
     "target of the other sign": _sums("total = -sign * ", "total = sign * "),
     "the auxiliary target's sign lost": _sums("total = -sign * ", "total = -1.0 * ", "signed"),
@@ -199,6 +221,17 @@ MUTATIONS = {
     "clip ignored where turned": Mutation(
         triton_updates, "tl.trans(grad) * tl.load(clip).to(tl.float32)", "tl.trans(grad)",
         adam_transposed,
+    ),
+    "clip ignored on bytes": _coded("other=0.0) * tl.load(clip).to(tl.float32)", "other=0.0)"),
+    "mean read without its scale": _coded("mean_byte) * mean_scale[:, None]", "mean_byte)"),
+    "square read without its scale": _coded("square_byte) * square_scale[:, None]", "square_byte)"),
+    "signs lost": _coded("tl.where(mean < 0, below,", "tl.where(mean < -1e9, below,"),
+    "no comparison after the guess": _coded("(x > tl.load(bound + place))", "(x > 2.0)"),
+    "scales of the next block": _coded("scale_at = row * S + tl", "scale_at = row * S + 1 - tl"),
+    "mean by the squares' map": _coded("mean_value + mean_byte", "square_value + mean_byte"),
+    "a weight that is not turned": Mutation(
+        triton_coded, "row[:, None] * param_row + column[None, :] * param_column",
+        "row[:, None] * param_column + column[None, :] * param_row", coded_turned,
     ),
     "first block's squares only": Mutation(
         triton_updates, "tl.sum(x * x, axis=0)", "tl.sum(x * x, axis=0) * (program == 0)", norm

@@ -20,6 +20,7 @@ from sae.batched.backend import BatchedBackend, default_backend
 from sae.batched.kernels import make_kernels
 from sae.batched.kernels.base import AdamRule
 from sae.batched.workspace import Workspace
+from sae.byte_maps import CodedMoments
 from tests.sae.batched.parity_cases import CASES, Life
 from tests.sae.batched.rival import SOURCE, differences, fresh_member, run_bare, run_group
 from tests.sae.batched.triton_cases import (
@@ -29,6 +30,7 @@ from tests.sae.batched.triton_cases import (
     SMALL,
     Sizes,
     check_adam,
+    check_coded_adam,
     check_narrow_sums,
     check_norm,
     check_sums,
@@ -135,13 +137,13 @@ def test_every_launch_compiles_to_machine_code(
         sums_of(kernels, kind, sizes, like, Tensor.bfloat16 if narrow else Tensor.contiguous)
     launch_updates(kernels, like)
     names = {"decode", "dots", "accumulate", "join_parts", "squares"}
-    names |= {"adam", "adam_transposed"} if dtype == torch.float32 else set()
+    names |= {"adam", "adam_transposed", "coded_adam"} if dtype == torch.float32 else set()
     assert compiled.keys() == {f"{name}_kernel" for name in names}
     assert all(len(kernel.asm["cubin"]) > 1000 for kernel in compiled.values())
 
 
 def launch_updates(kernels: Any, like: dict[str, Any]) -> None:
-    """A norm and an update of either layout."""
+    """A norm and an update of either layout; none on bytes in float64, which is refused."""
     grad = drawn(33, 70, **like)
     kernels.norm([grad])
     clip = torch.ones((), dtype=torch.float64, device=like["device"])
@@ -150,6 +152,9 @@ def launch_updates(kernels: Any, like: dict[str, Any]) -> None:
         param = torch.zeros_like(grad.T.contiguous() if transposed else grad)
         mean, square = torch.zeros_like(param), torch.zeros_like(param)
         kernels.adam(param, grad, mean, square, rule, transposed=transposed)
+        if grad.dtype == torch.float32:
+            param_RC = param.T if transposed else param
+            kernels.coded_adam(param_RC, grad, CodedMoments.zero(33, 70, CPU), rule)
 
 
 @pytest.mark.long
@@ -218,6 +223,8 @@ def test_operands_in_bfloat16_are_widened_on_cuda(
 def test_updates_are_torchs_on_cuda() -> None:
     check_adam(False, (301, 777), CUDA)
     check_adam(True, (777, 301), CUDA)
+    check_coded_adam((301, 777), CUDA, turned=False)
+    check_coded_adam((301, 777), CUDA, turned=True)
     check_norm(CUDA, 3001)
 
 

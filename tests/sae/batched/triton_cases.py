@@ -17,6 +17,7 @@ from torch import Tensor
 from sae.batched.kernels.base import AdamRule, StepKernels
 from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.workspace import Workspace
+from sae.byte_maps import CodedMoments
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,39 @@ def check_adam(transposed: bool, shape: tuple[int, ...], device: torch.device) -
         {"param": theirs.data, "mean": state["exp_avg"], "square": state["exp_avg_sq"]},
         1e-6,
     )
+
+
+def check_coded_adam(shape: tuple[int, int], device: torch.device, *, turned: bool) -> None:
+    """Three steps against torch's operations: latents of different sizes, one without gradients.
+
+    Args:
+        turned: whether the parameter lies a column a latent, and its gradient a row a latent.
+    """
+    like: dict[str, Any] = {"dtype": torch.float32, "device": device}
+    found = []
+    for kernels in (triton_kernels(SMALL, torch.float32, device), TorchKernels(Workspace())):
+        param_RC, moments = drawn(*shape, **like), CodedMoments.zero(*shape, device)
+        if turned:
+            param_RC = param_RC.T.contiguous().T
+        for step in range(1, 4):
+            grad_RC = drawn(*shape, **like, seed=step)
+            grad_RC *= torch.logspace(0, -6, shape[0], device=device).unsqueeze(1)
+            grad_RC[1] = 0
+            rule = AdamRule(
+                clip=torch.tensor(0.5, dtype=torch.float64, device=device),
+                beta1=0.8,
+                beta2=0.95,
+                eps=1e-8,
+                step_size=0.01 / (1 - 0.8**step),
+                root_correction2=(1 - 0.95**step) ** 0.5,
+            )
+            kernels.coded_adam(param_RC, grad_RC, moments, rule)
+        moved = param_RC - drawn(*shape, **like)
+        scales = {"mean scale": moments.mean_scale_RS, "square scale": moments.square_scale_RS}
+        names = ("mean", "square")
+        found.append({"moved": moved, **scales, **dict(zip(names, moments.numbers(), strict=True))})
+    # Where the last bit chooses another byte, a number is off by a hundredth of itself.
+    assert_close(found[0], found[1], 1e-4)
 
 
 def check_norm(device: torch.device, rows: int) -> None:
