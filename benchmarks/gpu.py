@@ -4,10 +4,12 @@ Two tables, both of topk SAEs. Whole: a GPT-2 small with random weights, its lay
 128 tokens, and the SAEs on it, against SAELens's single and multi-SAE runners. Steps: ready
 activations of 768 and of 4096 columns (GPT-2 small, LLaMA-3-8B), against SAELens's
 `SAETrainer.step` in a loop and sparsify's step, if that is installed. Nothing is downloaded.
-SAELens and ours compute in float32 (--tf32: with TF32 products), sparsify in bfloat16 autocast.
+SAELens and ours compute in float32 (--tf32: with TF32 products; --autocast: products in bfloat16,
+weights, moments and gradients in float32), sparsify in bfloat16 autocast.
 
     python -m benchmarks.gpu                  # one GPU, under 8 minutes
     python -m benchmarks.gpu --only steps --tf32
+    python -m benchmarks.gpu --only steps --autocast
     python -m benchmarks.gpu --dry-run        # tiny shapes on a CPU: tries the script out
 
 Beside each of our figures stands its roofline: floating-point operations and bytes that a step
@@ -26,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import cycle
@@ -112,6 +114,7 @@ def topk_config(scale: Scale, seed: int) -> Any:
             "init_seed": seed,
             "normalize_activations": "none",
             "b_dec_init": "zeros",
+            "autocast": scale.autocast,
         }
     )
 
@@ -302,9 +305,8 @@ class WholeRuns:
         """Of a batch: what a longer training takes longer, over the batches it has more."""
         scale = self._scale
         row = Row(scale.d_sae, (scale.k,) * num_saes, (way,))
-        setting = Setting(
-            row, self._model, self._dataset, scale.device, scale.hook, scale.batch_tokens
-        )
+        shared = (scale.device, scale.hook, scale.batch_tokens, scale.autocast)
+        setting = Setting(row, self._model, self._dataset, *shared)
         more = max(LEAST_BATCHES, scale.saelens_batches // num_saes)
         took_s = [
             timed(way, setting, num_batches * scale.batch_tokens)
@@ -364,6 +366,7 @@ def device_facts(scale: Scale, rates: Rates) -> dict[str, Any]:
         "torch": torch.__version__,
         "kernels": BatchedStepper(torch.device(scale.device)).name,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "autocast": scale.autocast,
         "measured_float32_tflop_s": round(rates.flop_s / 1e12, 2),
         "measured_bf16_tflop_s": round(rates.bf16_flop_s / 1e12, 2),
         "measured_gbyte_s": round(rates.bytes_s / 1e9, 1),
@@ -375,12 +378,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=["whole", "steps"], default=None)
     parser.add_argument("--minutes", type=float, default=7.0, help="then rows are left out")
     parser.add_argument("--tf32", action="store_true", help="for both sides")
+    parser.add_argument("--autocast", action="store_true", help="in bfloat16, both sides")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU, not kept")
     options = parser.parse_args(arguments)
     if not options.dry_run and not torch.cuda.is_available():
         sys.exit(NO_GPU)
     logging.getLogger("sae_lens").setLevel(logging.ERROR)
-    scale, clock = DRY if options.dry_run else FULL, Clock(options.minutes)
+    scale = replace(DRY if options.dry_run else FULL, autocast=options.autocast)
+    clock = Clock(options.minutes)
     if options.tf32:
         torch.set_float32_matmul_precision("high")
     rates = Rates.measured(scale)
@@ -391,7 +396,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += whole_rows(scale, clock)
     if options.only != "whole":
         rows += step_rows(scale, rates, clock)
-    bench = "-".join(["gpu", *([options.only] if options.only else []), *["tf32"][: options.tf32]])
+    marks = [name for name in ("tf32", "autocast") if getattr(options, name)]
+    bench = "-".join(["gpu", *([options.only] if options.only else []), *marks])
     rows = [{**row, "on": facts, "load_at_start": round(os.getloadavg()[0], 2)} for row in rows]
     save_report(bench, scale.device, rows, keep=not options.dry_run)
     if any(reason.startswith(FAILED) for row in rows for reason in row.get("missing", {}).values()):

@@ -44,6 +44,12 @@ class Scale:
     """Seconds of one timed round, about."""
     matmul: int
     copy_bytes: int
+    autocast: bool = False
+    """Whether SAEs' products are taken in bfloat16."""
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.autocast else torch.float32
 
     @property
     def hook(self) -> str:
@@ -117,30 +123,34 @@ def product_flop_s(scale: Scale, dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class Roofline:
-    """What a training step of one topk SAE cannot do without, in float32."""
+    """What a training step of one topk SAE cannot do without."""
 
     dense_flop: float
     """The encoder's forward pass."""
     sparse_flop: float
     """Decoder, pull on the latents, both gradients: k latents a token each."""
     bytes: float
+    autocast: bool
+    """Whether the dense part is in bfloat16; all else is in float32 in either case."""
 
     @classmethod
     def of(cls, scale: Scale, d_in: int) -> Roofline:
         """By `sae.batched.work`. Rows of the decoder, of errors and of inputs that are gathered
         again are taken to come from the cache.
         """
-        config = TopKConfig(d_sae=scale.d_sae, k=scale.k)
+        config = TopKConfig(d_sae=scale.d_sae, k=scale.k, autocast=scale.autocast)
         work = step_work(config, d_in=d_in, batch_tokens=scale.batch_tokens)
         return cls(
             dense_flop=work.dense_flop * scale.batch_tokens,
             sparse_flop=work.sparse_flop * scale.batch_tokens,
             bytes=work.least_bytes * scale.batch_tokens,
+            autocast=scale.autocast,
         )
 
     def row(self, rates: Rates, measured_s: float) -> dict[str, float]:
         """For a report: the least seconds that a step may take, and our share of that."""
-        compute_s = (self.dense_flop + self.sparse_flop) / rates.flop_s
+        dense_flop_s = rates.bf16_flop_s if self.autocast else rates.flop_s
+        compute_s = self.dense_flop / dense_flop_s + self.sparse_flop / rates.flop_s
         memory_s = self.bytes / rates.bytes_s
         return {
             "step_gflop": round((self.dense_flop + self.sparse_flop) / 1e9, 3),
@@ -170,14 +180,23 @@ def seconds(step: Callable[[], object], scale: Scale) -> float:
 
 
 def encoder_row(scale: Scale, d_in: int, rates: Rates) -> dict[str, float]:
-    """The dense part alone: its share of what matrix products reach in float32 and bfloat16."""
-    x_BD = torch.randn(scale.batch_tokens, d_in, device=scale.device)
-    W_enc_DF = torch.randn(d_in, scale.d_sae, device=scale.device)
-    pre_BF = torch.empty(scale.batch_tokens, scale.d_sae, device=scale.device)
+    """The dense part alone: its share of what matrix products reach in float32 and bfloat16.
+
+    With autocast a weight's copy to bfloat16 is timed beside it.
+    """
+    dtype, device = scale.product_dtype, scale.device
+    master_DF = torch.randn(d_in, scale.d_sae, device=device)
+    x_BD = torch.randn(scale.batch_tokens, d_in, device=device).to(dtype)
+    W_enc_DF = master_DF.to(dtype, copy=True)
+    pre_BF = torch.empty(scale.batch_tokens, scale.d_sae, device=device, dtype=dtype)
     taken_s = seconds(lambda: torch.mm(x_BD, W_enc_DF, out=pre_BF), scale)
     flop_s = Roofline.of(scale, d_in).dense_flop / taken_s
+    copied = {}
+    if scale.autocast:
+        copied["copy_ms"] = round(1e3 * seconds(lambda: W_enc_DF.copy_(master_DF), scale), 4)
     return {
         "ms": round(1e3 * taken_s, 4),
+        **copied,
         "share_of_float32_peak": round(flop_s / rates.flop_s, 3),
         "share_of_bf16_peak": round(flop_s / rates.bf16_flop_s, 3),
     }

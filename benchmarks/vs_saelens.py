@@ -94,6 +94,7 @@ class Setting:
     device: str
     hook: str = HOOK
     batch_tokens: int = BATCH_TOKENS
+    autocast: bool = False
 
     @property
     def d_in(self) -> int:
@@ -115,6 +116,7 @@ def shared_arguments(setting: Setting, num_tokens: int) -> dict[str, Any]:
         "lr": LR,
         "device": setting.device,
         "dtype": "float32",
+        "autocast": setting.autocast,
         "n_checkpoints": 0,
         "checkpoint_path": None,
         "output_path": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,14 @@ def test_without_a_gpu_it_says_so_and_fails() -> None:
 
 
 @pytest.mark.slow
-def test_a_dry_run_has_every_row_and_keeps_none() -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_dry_run_has_every_row_and_keeps_none(autocast: bool) -> None:
     kept = sorted((ROOT / "benchmarks" / "results").iterdir())
-    answer = run("--dry-run")
+    answer = run("--dry-run", *["--autocast"][:autocast])
     assert answer.returncode == 0, answer.stderr
     report = json.loads(answer.stdout.splitlines()[-1])
-    assert report["bench"] == "gpu" and report["device"] == "cpu"
+    assert report["bench"] == ("gpu-autocast" if autocast else "gpu") and report["device"] == "cpu"
+    assert all(row["on"]["autocast"] == autocast for row in report["rows"])
     columns = {"work", "against", "ours", "theirs", "unit", "ratio"}
     assert all(columns <= row.keys() for row in report["rows"])
     whole = [row for row in report["rows"] if row["work"].endswith("whole")]
@@ -62,6 +65,18 @@ def test_a_step_is_counted_as_by_hand() -> None:
     rates = Rates(flop_s=roofline.dense_flop + roofline.sparse_flop, bf16_flop_s=1, bytes_s=1e30)
     row = roofline.row(rates, measured_s=2.0)
     assert row["compute_ms"] == 1000 and row["memory_ms"] == 0
+    assert row["share_of_roofline"] == 0.5
+
+
+def test_a_step_with_autocast_copies_its_weights_and_multiplies_in_bfloat16() -> None:
+    roofline = Roofline.of(replace(FULL, autocast=True), 768)
+    weights, latents, tokens = 2 * 768 * 24576 * 4, 4096 * 24576 * 2, 4096 * 768 * 4
+    assert roofline.bytes == (10 + 1) * weights + 2 * latents + (4 + 1) * tokens
+    rates = Rates(
+        flop_s=roofline.sparse_flop, bf16_flop_s=roofline.dense_flop / 2, bytes_s=roofline.bytes
+    )
+    row = roofline.row(rates, measured_s=8.0)
+    assert row["compute_ms"] == 3000 and row["memory_ms"] == 1000
     assert row["share_of_roofline"] == 0.5
 
 

@@ -69,17 +69,21 @@ def _topk(config: TopKFamilyConfig, d_in: int, batch_tokens: int) -> StepWork:
 
     Pre-activations are written once and read once to be ranked. Encoder and decoder are read once
     each, their gradients written and read by the norm, and Adam reads gradient, parameter and
-    moments and writes all but the gradient. Again: rows of the decoder (twice), of errors and of
+    moments and writes all but the gradient. With autocast encoder, decoder and inputs are copied to
+    bfloat16 first: written and read once more, in half the bytes. Again: rows of the decoder (twice), of errors and of
     inputs that entries gather, norms of decoder rows, the encoder for the input's bias.
     """
     size = BYTES_BY_DTYPE[config.dtype]
     num_weights, k = 2.0 * d_in * config.d_sae, config.sparsity
-    weights = (1 + 2 + 3) * size + 2 * config.moment_bytes
+    copied = 2 * BFLOAT16_BYTES if config.autocast else 0
+    weights = (1 + 2 + 3) * size + copied + 2 * config.moment_bytes
     latents = float(_latent_size(config) * config.d_sae)
     return StepWork(
         dense_flop=num_weights,
         sparse_flop=4 * 2.0 * d_in * k,
-        least_bytes=weights * num_weights / batch_tokens + 2 * latents + 4.0 * size * d_in,
+        least_bytes=weights * num_weights / batch_tokens
+        + 2 * latents
+        + (4.0 * size + copied) * d_in,
         again_bytes=size * num_weights / batch_tokens
         + RANKING_PASSES * latents
         + 4.0 * size * d_in * k,

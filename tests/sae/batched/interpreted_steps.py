@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from sae.architectures import parse_architecture
 from sae.batched import topk_family
 from sae.batched.backend import BatchedBackend
 from sae.batched.kernels import torch_kernels
-from tests.sae.batched import rival
+from tests.sae.batched import autocast_rival, rival
 from tests.sae.batched.parity_cases import Life
 from tests.sae.batched.planted import PlantedActivations
 
@@ -33,11 +34,17 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+FEW = PlantedActivations(d_in=5, batch_tokens=6)
+ROUNDED = autocast_rival.Bounds(firing=0.02, gradient=0.1, slope=1e-2, update=2e-2, loss=2e-2)
+"""Few tokens and few steps, over which rounding does not average out."""
+
+
 @pytest.fixture(autouse=True)
 def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes about 10 ms a program; 5 and 24 are no multiples of a block."""
-    monkeypatch.setattr(rival, "SOURCE", PlantedActivations(d_in=5, batch_tokens=6))
-    monkeypatch.setattr(rival, "NUM_STEPS", NUM_STEPS)
+    for module in (rival, autocast_rival):
+        monkeypatch.setattr(module, "SOURCE", FEW)
+        monkeypatch.setattr(module, "NUM_STEPS", NUM_STEPS)
     monkeypatch.setenv("SAEQ_KERNELS", "triton")
 
 
@@ -80,6 +87,19 @@ def test_dead_latents_of_a_topk_step_go_through_the_sparse_kernels(
     monkeypatch.setattr(torch_kernels.TorchKernels, "decode", None)
     life = lives_of("topk")["m0"]
     rival.run_group(BatchedBackend(), {"m0": life})
+
+
+@pytest.mark.parametrize("architecture", ["topk", "matryoshka_batchtopk"])
+def test_steps_with_autocast_are_sae_lens_s(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topk_family, "DENSE_DEAD_RATIO", 1)
+    lives = {
+        name: replace(life, config=life.config.model_copy(update={"autocast": True}))
+        for name, life in lives_of(architecture).items()
+    }
+    ours = autocast_rival.our_steps(lives)
+    assert autocast_rival.faults(ours, autocast_rival.their_steps(lives, ours), ROUNDED) == []
 
 
 def test_a_relu_architecture_keeps_its_dense_products() -> None:
