@@ -58,7 +58,7 @@ def step_work(config: ArchitectureConfig, *, d_in: int, batch_tokens: int) -> St
         dense_flop=DENSE_PRODUCTS[name] * num_weights,
         sparse_flop=0.0,
         least_bytes=weights * num_weights / batch_tokens
-        + LATENT_PASSES[name] * _latent_size(config) * config.d_sae
+        + LATENT_PASSES[name] * size * config.d_sae
         + 4.0 * size * d_in,
         again_bytes=0.0,
     )
@@ -69,15 +69,17 @@ def _topk(config: TopKFamilyConfig, d_in: int, batch_tokens: int) -> StepWork:
 
     Pre-activations are written once and read once to be ranked. Encoder and decoder are read once
     each, their gradients written and read by the norm, and Adam reads gradient, parameter and
-    moments and writes all but the gradient. With autocast encoder, decoder and inputs are copied to
-    bfloat16 first: written and read once more, in half the bytes. Again: rows of the decoder (twice), of errors and of
-    inputs that entries gather, norms of decoder rows, the encoder for the input's bias.
+    moments and writes all but the gradient. With autocast encoder, decoder and inputs are copied
+    to bfloat16 first: written and read once more, in half the bytes.
+
+    Again: rows of the decoder (twice), of errors and of inputs that entries gather, norms of
+    decoder rows, the encoder for the input's bias.
     """
     size = BYTES_BY_DTYPE[config.dtype]
     num_weights, k = 2.0 * d_in * config.d_sae, config.sparsity
     copied = 2 * BFLOAT16_BYTES if config.autocast else 0
     weights = (1 + 2 + 3) * size + copied + 2 * config.moment_bytes
-    latents = float(_latent_size(config) * config.d_sae)
+    latents = float((BFLOAT16_BYTES if config.autocast else size) * config.d_sae)
     return StepWork(
         dense_flop=num_weights,
         sparse_flop=4 * 2.0 * d_in * k,
@@ -88,7 +90,3 @@ def _topk(config: TopKFamilyConfig, d_in: int, batch_tokens: int) -> StepWork:
         + RANKING_PASSES * latents
         + 4.0 * size * d_in * k,
     )
-
-
-def _latent_size(config: ArchitectureConfig) -> int:
-    return BFLOAT16_BYTES if config.autocast else BYTES_BY_DTYPE[config.dtype]
