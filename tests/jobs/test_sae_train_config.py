@@ -118,6 +118,14 @@ def test_the_hook_of_a_trial_is_its_own_or_the_only_one() -> None:
     assert "hook=c is not among" in kind.check(both, {**config, "hook": "c"})[0]
 
 
+def test_moments_of_a_byte_are_a_parameter_like_the_optimizer() -> None:
+    kind, config = SaeTrain(), {"architecture": "topk", "d_sae": 64, "k": 4, "adam_moments": "8bit"}
+    assert kind.check(setup_of(), config) == []
+    assert kind.architecture(setup_of(), config).adam_moments == "8bit"
+    (fault,) = kind.check(setup_of(), {**config, "optimizer": "signum"})
+    assert "not used by optimizer=signum" in fault
+
+
 def test_faults_between_parameters_are_told_with_the_numbers() -> None:
     faults = SaeTrain().check(setup_of(), {"architecture": "topk", "d_sae": 64, "k": 128})
     assert faults == ["k=128 exceeds d_sae=64; lower k or widen the dictionary"]
