@@ -7,6 +7,9 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.saeq-ready
+# Processes that run tests side by side; `make test WORKERS=0` runs them in one.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # Given, it is where torch comes from: an index with the build that this machine's driver wants.
 TORCH_INDEX_URL ?=
 TORCH_VERSION := 2.13.0
@@ -29,16 +32,16 @@ demo: $(READY)
 	@$(BIN)/saeq run examples/demo.yaml
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 long: $(READY)
-	@$(BIN)/python -m pytest -m long
+	@$(PYTEST) -m long
 
 cluster: $(READY)
-	@$(BIN)/python -m pytest -m cluster
+	@$(PYTEST) -m cluster
 
 storm: $(READY)
-	@$(BIN)/python -m pytest -m storm
+	@$(PYTEST) -m storm
 
 check: $(READY)
 	$(BIN)/ruff check .

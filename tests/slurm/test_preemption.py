@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_a_preempted_worker_checkpoints_makes_room_and_comes_back(workers: WorkerJobs) -> None:
-    workers.submit(tokens="2M", lrs="1e-3, 2e-3, 3e-3, 4e-3")
+    workers.submit(tokens="1M", lrs="1e-3, 2e-3, 3e-3, 4e-3")
     jobs = [workers.start(sbatch={"nodelist": node}) for node in ("n1", "n2")]
     for job in jobs:
         workers.wait_for_stage(job, "report")

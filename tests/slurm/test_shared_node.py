@@ -39,7 +39,7 @@ def test_scancel_of_one_leaves_nothing_behind_and_harms_nobody(
     workers: WorkerJobs, neighbour: subprocess.Popen[bytes]
 ) -> None:
     assert neighbour.poll() is None, "the neighbour's Ray started"
-    workers.submit(tokens="2M", lrs="1e-3, 2e-3, 3e-3, 4e-3")
+    workers.submit(tokens="1M", lrs="1e-3, 2e-3, 3e-3, 4e-3")
     cancelled, staying = (workers.start(sbatch={"nodelist": "n1"}) for _ in range(2))
     for job in (cancelled, staying):
         workers.wait_for_stage(job, "report")
