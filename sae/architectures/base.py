@@ -97,7 +97,7 @@ class ArchitectureConfig(BaseModel):
     b_dec_init: Literal["zeros", "mean"] = "mean"
     """What the decoder's bias starts from: zeros (sae_lens), or the mean activation."""
     autocast: bool = False
-    """Whether the forward pass of a step runs in bfloat16."""
+    """Whether a step multiplies in bfloat16; weights, gradients and moments keep their type."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Type of weights and of Adam's moments."""
     init_seed: int = Field(default=0, ge=0, lt=2**63)

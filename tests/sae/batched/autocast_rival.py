@@ -51,7 +51,8 @@ class Step:
 
 def our_steps(lives: Mapping[str, Life], device: str = "cpu") -> list[Step]:
     """Members stepped together; each step of each."""
-    backend, members = BatchedBackend(device), {}
+    backend = BatchedBackend(device)
+    members: dict[str, Member] = {}
     steps = []
     for position in range(NUM_STEPS):
         due = [name for name, life in lives.items() if life.is_due(position)]
