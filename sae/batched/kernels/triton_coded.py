@@ -29,10 +29,16 @@ def places(x, bound, guess):
 
 
 @triton.jit
-def block_scales(size):
-    """The largest magnitude of each row, and what to divide it by."""
+def write_coded(x, to_RC, scale_RS, bound, guess, at, live, scale_at, live_R, SIGNED: tl.constexpr):
+    """Write numbers as bytes, and the largest magnitude of each row."""
+    size = tl.abs(x)
     scale = tl.max(size, axis=1)
-    return scale, tl.where(scale > 0, scale, 1.0)
+    divisor = tl.where(scale > 0, scale, 1.0)[:, None] + tl.zeros_like(x)
+    place = places(tl.div_rn(size, divisor), bound, guess)
+    if SIGNED:
+        place = tl.where(x < 0, tl.maximum(SIGNED_ZERO - place, 0), SIGNED_ZERO + place)
+    tl.store(to_RC + at, place.to(tl.uint8), mask=live)
+    tl.store(scale_RS + scale_at, scale, mask=live_R)
 
 
 @triton.jit
@@ -97,17 +103,10 @@ def coded_adam_kernel(
         step_size,
     )
     tl.store(param_RC + param_at, param, mask=live)
-
-    mean_scale, divisor = block_scales(tl.abs(mean))
-    place = places(tl.div_rn(tl.abs(mean), divisor[:, None] + tl.zeros_like(mean)), mean_bound,
-                   mean_guess)  # fmt: skip
-    below = tl.maximum(SIGNED_ZERO - place, 0)
-    mean_byte = tl.where(mean < 0, below, SIGNED_ZERO + place)
-    tl.store(mean_RC + at, mean_byte.to(tl.uint8), mask=live)
-    tl.store(mean_scale_RS + scale_at, mean_scale, mask=live_R)
-
-    square_scale, divisor = block_scales(square)
-    place = places(tl.div_rn(square, divisor[:, None] + tl.zeros_like(square)), square_bound,
-                   square_guess)  # fmt: skip
-    tl.store(square_RC + at, place.to(tl.uint8), mask=live)
-    tl.store(square_scale_RS + scale_at, square_scale, mask=live_R)
+    write_coded(
+        mean, mean_RC, mean_scale_RS, mean_bound, mean_guess, at, live, scale_at, live_R, True
+    )  # fmt: skip
+    write_coded(
+        square, square_RC, square_scale_RS, square_bound, square_guess, at, live, scale_at, live_R,
+        False,
+    )  # fmt: skip

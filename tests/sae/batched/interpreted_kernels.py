@@ -225,7 +225,7 @@ MUTATIONS = {
     "clip ignored on bytes": _coded("other=0.0) * tl.load(clip).to(tl.float32)", "other=0.0)"),
     "mean read without its scale": _coded("mean_byte) * mean_scale[:, None]", "mean_byte)"),
     "square read without its scale": _coded("square_byte) * square_scale[:, None]", "square_byte)"),
-    "signs lost": _coded("tl.where(mean < 0, below,", "tl.where(mean < -1e9, below,"),
+    "signs lost": _coded("tl.where(x < 0, tl", "tl.where(x < -1e9, tl"),
     "no comparison after the guess": _coded("(x > tl.load(bound + place))", "(x > 2.0)"),
     "scales of the next block": _coded("scale_at = row * S + tl", "scale_at = row * S + 1 - tl"),
     "mean by the squares' map": _coded("mean_value + mean_byte", "square_value + mean_byte"),
