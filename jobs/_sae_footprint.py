@@ -109,7 +109,7 @@ def _batched(sae: _Sae, kernels: Kernels | None) -> Footprint:
     config, device = sae.config, sae.device
     sizes = {"d_in": sae.d_in, "batch_tokens": sae.batch_tokens}
     pack = pack_memory([config], **sizes, kernels=kernels, device=device)
-    own = Shapes(config, **sizes, kernels=kernels, dead_share=1.0)
+    own = Shapes(config, sae.d_in, sae.batch_tokens, kernels, dead_share=1.0)
     parts = {f"steps: {name}": num_bytes for name, num_bytes in pack.buffers.items()}
     work = step_work(config, **sizes)
     return Footprint(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from jobs.kind import Footprint
-from orchestrator.planning.devices import GPU_SHARE, device_named
+from orchestrator.planning.devices import device_named
+from orchestrator.planning.machine import GPU_SHARE
 from orchestrator.planning.plan import suggested, trials_by_memory, trials_per_device
 from orchestrator.spec.sweep import SweepSpec, load_sweep
 

@@ -33,11 +33,11 @@ DENSE: dict[str, dict[str, Any]] = {
 }
 
 
-class Traffic(TorchDispatchMode):
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all that operations are given and give back; what they fill is given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.num_bytes = 0
 
     def __torch_dispatch__(
