@@ -62,5 +62,5 @@ def test_a_cpu_has_room_by_what_trials_need_there() -> None:
     memory = memory_of(parse_sweep(TEXT))
     there = memory.on("cpu")
     assert memory.on("cuda") is memory
-    assert there.trial_bytes < memory.trial_bytes
+    assert there.shared_bytes != memory.shared_bytes  # its precision, its libraries
     assert (there.stream, there.most_members) == (memory.stream, memory.most_members)
