@@ -207,6 +207,16 @@ def test_both_backends_take_the_same_steps(architecture: str) -> None:
     assert not torch.equal(weights(full)["W_dec"], weights(reference)["W_dec"])
 
 
+@pytest.mark.parametrize("more", [{"dtype": "bfloat16"}, {"autocast": True}])
+def test_weights_in_bfloat16_and_autocast_learn_with_coded_moments(more: dict[str, Any]) -> None:
+    member = fresh(small_config("standard", **WIDE, **more))
+    train({"m": member}, BatchedBackend(), 0, 6)
+    before = member.losses.report()["loss"]
+    train({"m": member}, BatchedBackend(), 6, 24)
+    assert member.losses.report()["loss"] < 0.8 * before
+    assert any("mean_codes" in slots for slots in member.trainer.optimizer.state.values())
+
+
 @pytest.mark.parametrize("backend", [BatchedBackend, ReferenceBackend])
 def test_matrices_are_coded_by_latent_and_what_is_small_is_not(
     backend: Callable[[], StepBackend],
