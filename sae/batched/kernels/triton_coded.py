@@ -29,6 +29,14 @@ def places(x, bound, guess):
 
 
 @triton.jit
+def read_coded(from_RC, scale_RS, value, at, live, scale_at, live_R):
+    """The numbers that bytes stand for; where nothing lives, zero."""
+    scale = tl.load(scale_RS + scale_at, mask=live_R, other=0.0)
+    byte = tl.load(from_RC + at, mask=live, other=SIGNED_ZERO).to(tl.int32)
+    return tl.where(live, tl.load(value + byte) * scale[:, None], 0.0)
+
+
+@triton.jit
 def write_coded(x, to_RC, scale_RS, bound, guess, at, live, scale_at, live_R, SIGNED: tl.constexpr):
     """Write numbers as bytes, and the largest magnitude of each row."""
     size = tl.abs(x)
@@ -86,21 +94,12 @@ def coded_adam_kernel(
     param_at = row[:, None] * param_row + column[None, :] * param_column
     grad_at = row[:, None] * grad_row + column[None, :] * grad_column
 
-    mean_scale = tl.load(mean_scale_RS + scale_at, mask=live_R, other=0.0)
-    square_scale = tl.load(square_scale_RS + scale_at, mask=live_R, other=0.0)
-    mean_byte = tl.load(mean_RC + at, mask=live, other=SIGNED_ZERO).to(tl.int32)
-    square_byte = tl.load(square_RC + at, mask=live, other=0).to(tl.int32)
+    mean = read_coded(mean_RC, mean_scale_RS, mean_value, at, live, scale_at, live_R)
+    square = read_coded(square_RC, square_scale_RS, square_value, at, live, scale_at, live_R)
+    grad = tl.load(grad_RC + grad_at, mask=live, other=0.0) * tl.load(clip).to(tl.float32)
+    param = tl.load(param_RC + param_at, mask=live, other=0.0)
     param, mean, square = updated(
-        tl.load(param_RC + param_at, mask=live, other=0.0),
-        tl.load(grad_RC + grad_at, mask=live, other=0.0) * tl.load(clip).to(tl.float32),
-        tl.load(mean_value + mean_byte) * mean_scale[:, None],
-        tl.load(square_value + square_byte) * square_scale[:, None],
-        beta2,
-        rest1,
-        rest2,
-        root_correction2,
-        eps,
-        step_size,
+        param, grad, mean, square, beta2, rest1, rest2, root_correction2, eps, step_size
     )
     tl.store(param_RC + param_at, param, mask=live)
     write_coded(
