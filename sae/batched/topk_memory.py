@@ -101,7 +101,7 @@ def sort_bytes(shapes: Shapes) -> float:
     """What the longest sort of a step takes inside, which no tensor shows; Triton's alone sort."""
     if shapes.kernels != "triton":
         return 0.0
-    aux = max((_aux_entries(shapes, num) for num in _dead_by_triton(shapes)), default=0.0)
+    aux = max((_aux_entries(shapes, num) for num in _dead_by_kernels(shapes)), default=0.0)
     return SORT_BYTES * max(num_entries(shapes), aux)
 
 
@@ -113,8 +113,8 @@ def counts_batch(shapes: Shapes) -> bool:
 def _by_cpp(shapes: Shapes) -> StepBuffers:
     entry_bytes = INDEX_BYTES + 2 * shapes.size
     entries = num_entries(shapes)
-    dead = dead_share(shapes)
-    num_dead = dead * shapes.config.d_sae
+    num_dead = max(_dead_by_kernels(shapes), default=0.0)
+    dead = num_dead / shapes.config.d_sae
     by_batch = counts_batch(shapes)
     kept = {
         "main.grad_dec": shapes.half,
@@ -131,7 +131,8 @@ def _by_cpp(shapes: Shapes) -> StepBuffers:
     # Dead latents' pre-activations, then their rows of the decoder; else what ranks the batch.
     copied = dead * max(shapes.half, shapes.pre)
     ranked = 1.25 * entries * (2 * shapes.size + 4) * by_batch
-    return StepBuffers(kept, 3 * shapes.inputs + max(copied, ranked))
+    few = max((_aux_by_torch(shapes, num) for num in _dead_by_torch(shapes)), default=0.0)
+    return StepBuffers(kept, 3 * shapes.inputs + max(copied, ranked, few))
 
 
 def _by_torch(shapes: Shapes) -> StepBuffers:
@@ -165,7 +166,7 @@ def _by_triton(shapes: Shapes) -> StepBuffers:
     passing = inputs + small + max(selection, decoding, summing)
     residuals = (levels - 1) * shapes.inputs if _by_level(shapes) else 0.0
     beside_aux = inputs + small + main.code + main.number * shapes.size + pulls + residuals
-    for num_dead in _dead_by_triton(shapes):
+    for num_dead in _dead_by_kernels(shapes):
         passing = max(passing, beside_aux + _aux_by_triton(shapes, num_dead))
         rows = _gradient_rows(shapes, "aux", num_dead, _aux_entries(shapes, num_dead))
         kept = _largest(kept, rows)
@@ -201,8 +202,8 @@ def _aux_by_torch(shapes: Shapes, num_dead: float) -> float:
     return max(selecting, summing)
 
 
-def _dead_by_triton(shapes: Shapes) -> tuple[float, ...]:
-    """So many dead latents as Triton's kernels take on."""
+def _dead_by_kernels(shapes: Shapes) -> tuple[float, ...]:
+    """So many dead latents as C++ and Triton's kernels take on."""
     num_dead = dead_share(shapes) * shapes.config.d_sae
     return (num_dead,) if num_dead > _most_by_torch(shapes) else ()
 

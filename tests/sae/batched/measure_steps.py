@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sae.architectures import ArchitectureConfig
 from sae.batched.backend import BatchedBackend, family_of
+from sae.batched.kernels import make_kernels
 from sae.batched.kernels.base import StepKernels
-from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.kernels.triton_kernels import TritonKernels
 from sae.batched.outcome import Bench
 from sae.batched.training import train
@@ -49,11 +49,13 @@ class LiveMemory:
 
 
 def kernels_named(name: str, workspace: Workspace) -> StepKernels:
-    """`triton` (unlaunched), `interpreted`, or `torch`."""
+    """`triton` (unlaunched), `interpreted`, `torch`, or `cpp`."""
     device = torch.device("cpu")
     if name == "triton":
         return UnlaunchedTriton(device, workspace)
-    return TorchKernels(workspace) if name == "torch" else TritonKernels(device, workspace)
+    if name == "interpreted":
+        return TritonKernels(device, workspace)
+    return make_kernels(device, workspace, name)
 
 
 def live_memory(

@@ -20,6 +20,7 @@ import torch
 from sae import eight_bit_adam
 from sae.architectures import ArchitectureConfig, by_architecture, parse_architecture
 from sae.batched import memory, products, step_shapes, topk_family, topk_memory
+from sae.batched.kernels import CannotCompile
 from sae.batched.step_shapes import Kernels
 from sae.memory import pack_memory
 from tests.sae.batched.live_bytes import LiveBytes
@@ -121,6 +122,31 @@ def test_live_tensors_are_within_ten_percent_of_the_formulas(name: str, by: Kern
         device="cuda",
     )
     assert expected.members == pytest.approx(found.members, rel=OWN_TOLERANCE)
+    assert expected.steps == pytest.approx(found.steps, rel=TOLERANCE)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "name", ["topk", "topk, some dead", "few dead", "topk, autocast, some dead", "8bit"]
+)
+def test_so_are_those_of_steps_in_cpp(name: str) -> None:
+    """Beside fresh processes (`test_pack_memory`), which are too large for a case each."""
+    from tests.sae.batched.measure_steps import live_memory
+
+    case = CASES[name]
+    try:
+        found = live_memory(
+            case.configs(), d_in=case.d_in, batch_tokens=case.batch_tokens, kernels="cpp"
+        )
+    except CannotCompile as error:
+        pytest.skip(str(error))
+    expected = pack_memory(
+        case.configs(),
+        d_in=case.d_in,
+        batch_tokens=case.batch_tokens,
+        kernels="cpp",
+        dead_share=found.num_dead / case.d_sae,
+    )
     assert expected.steps == pytest.approx(found.steps, rel=TOLERANCE)
 
 
