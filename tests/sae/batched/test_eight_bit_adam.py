@@ -277,14 +277,14 @@ def test_a_member_goes_on_from_a_checkpoint_bit_for_bit(
         load_member(fresh(scheduled_config("topk", d_sae=384)), tmp_path)
 
 
-def test_a_checkpoint_is_less_than_half_as_large(tmp_path: Path) -> None:
+def test_a_checkpoint_is_little_more_than_half_as_large(tmp_path: Path) -> None:
     sizes = {}
     for how in ("full", "8bit"):
         member = fresh(small_config("topk", d_sae=2048, adam_moments=how))
         train({"m": member}, BatchedBackend(), 0, 1)
         save_member(member, tmp_path / how)
         sizes[how] = (tmp_path / how / TENSORS_FILE).stat().st_size
-    # 12 bytes a weight become 7: a block has but the 16 inputs here. Biases and counters stay.
+    # 12 bytes a weight become 6.5: a block is the 16 inputs here. Biases and counters stay.
     assert sizes["8bit"] < 0.65 * sizes["full"]
 
 
