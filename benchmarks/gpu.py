@@ -21,13 +21,12 @@ Shape suffixes: B = tokens in the batch, D = d_in, F = latents.
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -41,6 +40,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from benchmarks.attempts import FAILED, Clock, tried
 from benchmarks.report import save_report
 from benchmarks.roofline import DRY, FULL, Rates, Roofline, Scale, encoder_row, seconds
 from benchmarks.vs_saelens import MULTI, SINGLE, Row, Setting, timed, tokenized, wait
@@ -50,7 +50,7 @@ from sae.batched.backend import BatchedBackend, BatchedStepper
 from sae.language_model import LanguageModel
 from sae.member import Member
 from sae.pack import Pack
-from sae.step_backend import MemberStepFailed, ReferenceBackend, StepBackend, is_out_of_memory
+from sae.step_backend import MemberStepFailed, ReferenceBackend, StepBackend
 from sae.stream import ActivationStream
 from sae.stream_spec import DataSpec, ModelSpec, StreamSpec
 
@@ -64,43 +64,10 @@ CHARS_A_TOKEN = 3
 """More than a token of our small vocabulary has."""
 LEAST_BATCHES = 10
 """By which SAELens's longer training is longer at least."""
-TIME_IS_UP = "left out: the time was up"
-OUT_OF_MEMORY = "out of memory"
-FAILED = "failed"
 SAELENS_SINGLE = "SAELens LanguageModelSAETrainingRunner, one SAE a run"
 SAELENS_MULTI = "SAELens MultiSAETrainingRunner"
 SAELENS_STEP = "SAELens SAETrainer.step in a loop"
 SPARSIFY = "sparsify SparseCoder with Adam, one after the other"
-
-
-class Clock:
-    """Time that is left; what comes too late is left out, and the report says so."""
-
-    def __init__(self, minutes: float) -> None:
-        self._ends_s = time.monotonic() + 60 * minutes
-
-    @property
-    def is_up(self) -> bool:
-        return time.monotonic() > self._ends_s
-
-
-def tried(measure: Callable[[], float | str], what: str, clock: Clock) -> float | str:
-    """Seconds, or why there are none."""
-    if clock.is_up:
-        return TIME_IS_UP
-    try:
-        found = measure()
-    except Exception as error:  # one that fails must not cost the others their figures
-        # Its frames hold the tensors.
-        error.__traceback__ = None
-        reason = OUT_OF_MEMORY if is_out_of_memory(error) else f"{FAILED}: {error}"
-        print(f"{what}: {reason}")
-        return reason
-    finally:
-        gc.collect()
-        torch.cuda.empty_cache()
-    print(f"{what}: {found if isinstance(found, str) else f'{1e3 * found:.2f} ms a step of all'}")
-    return found
 
 
 def topk_config(scale: Scale, seed: int) -> Any:
