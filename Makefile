@@ -7,9 +7,10 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.saeq-ready
-# Processes that run tests side by side; `make test WORKERS=0` runs them in one.
+# Processes that run tests side by side; `make test WORKERS=0` runs them in one. A thread each: their
+# tensors are small, and threads that wait for each other would take the other process's core.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # Given, it is where torch comes from: an index with the build that this machine's driver wants.
 TORCH_INDEX_URL ?=
 TORCH_VERSION := 2.13.0

@@ -5,6 +5,7 @@ Shape suffixes: B = tokens in the batch, F = latents, D = d_in, N = entries of a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +23,15 @@ B, F, D = 37, 203, 19
 DTYPES = [torch.float32, torch.float64]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 """Of a tensor's norm."""
+
+
+@pytest.fixture(autouse=True, params=[1, 3], ids=["1 thread", "3 threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Loops of the kernels are divided among threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:
