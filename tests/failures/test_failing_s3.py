@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.storm, pytest.mark.timeout(1500)]
 
 SHARE = 0.05
 """Of the requests, while the store is ill."""
+SEED = 15
+"""By the 70th request every fault was drawn; of other seeds some take hundreds."""
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_a_sweep_on_a_store_that_fails_now_and_then_loses_nothing(
         environment=server.environment,
     )
     scenario.scene.damage.may_lose_events = True
-    proxy.fail(*Fault, share=SHARE, seed=7)
+    proxy.fail(*Fault, share=SHARE, seed=SEED)
     scenario.start()
     scenario.wait_for(all_checkpointed, "four trials with checkpoints")
     scenario.finish()
