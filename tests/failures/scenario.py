@@ -33,6 +33,7 @@ class Scenario:
         folder: for the sweep file, outputs and, unless another store is given, the store.
         num_serves: commands over the one store; none is started yet.
         environment: for the commands, such as the credentials of an S3 server.
+        slack_s: what a kill may cost beyond a checkpoint interval.
         changes: parts of the sweep file, as in `tests.orchestrator.running`.
     """
 
@@ -45,6 +46,7 @@ class Scenario:
         num_serves: int = 1,
         environment: Mapping[str, str] | None = None,
         command: Command = "serve",
+        slack_s: float = SLACK_S,
         **changes: object,
     ) -> None:
         values: dict[str, object] = {
@@ -63,6 +65,7 @@ class Scenario:
         self.store = store or Store.open(str(folder / "store"))
         queued, _ = Queue(self.store).submit(parse_sweep(text), text)
         self.sweep, self.num_trials, self._command = queued.id, queued.spec.trials, command
+        self._slack_s = slack_s
         names = [f"{command}-{number}" for number in range(1, num_serves + 1)]
         self.serves = [Served(name, folder, environment or {}) for name in names]
         self.scene = Scene(self.store, self.serves, random.Random(0), sweep=self.sweep)
@@ -121,7 +124,7 @@ class Scenario:
                 served.stop(within_s=60.0)
         left = [process for served in self.serves for process in served.leftovers(within_s=60.0)]
         assert left == []
-        return judge(self.store, self.sweep, self.scene.damage, slack_s=SLACK_S)
+        return judge(self.store, self.sweep, self.scene.damage, slack_s=self._slack_s)
 
     def clear(self) -> None:
         """Nothing that was started is left."""

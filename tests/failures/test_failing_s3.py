@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.store import Store
+from orchestrator.store.s3_calls import READ_WITHIN_S
 from tests.failures.conftest import Begin
-from tests.failures.scenario import all_checkpointed
+from tests.failures.scenario import SLACK_S, all_checkpointed
 from tests.orchestrator.store.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.orchestrator.store.servers import S3Server, s3_server
 
@@ -19,6 +20,8 @@ SHARE = 0.05
 """Of the requests, while the store is ill."""
 SEED = 15
 """By the 70th request every fault was drawn; of other seeds some take hundreds."""
+NUM_HANGS = 2
+"""Requests of one upload that may get no answer, beyond what a busy machine takes."""
 
 
 @pytest.fixture
@@ -42,6 +45,7 @@ def test_a_sweep_on_a_store_that_fails_now_and_then_loses_nothing(
     scenario = begin(
         store=Store.open(server.url("sweeps", proxy.endpoint)),
         environment=server.environment,
+        slack_s=SLACK_S + NUM_HANGS * READ_WITHIN_S,
     )
     scenario.scene.damage.may_lose_events = True
     proxy.fail(*Fault, share=SHARE, seed=SEED)
