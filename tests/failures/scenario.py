@@ -107,9 +107,9 @@ class Scenario:
         names = self.store.backend.children(prefix)
         return sum(self.store.files(f"{prefix}{name}/") is not None for name in names) >= 2
 
-    def finish(self) -> None:
+    def finish(self, within_s: float = LONG_S) -> None:
         """To the end of the sweep; a command that gave up is started again, as a person would."""
-        log, deadline = SweepLog(self.store, self.sweep), time.monotonic() + LONG_S
+        log, deadline = SweepLog(self.store, self.sweep), time.monotonic() + within_s
         while not is_over(sweep_status(self.num_trials, log.refresh())):
             assert time.monotonic() < deadline, self.serves[0].output()
             for served in self.serves:
