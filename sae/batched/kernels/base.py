@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sae.adam_rule import AdamRule as AdamRule
+from sae.adam_rule import AdamRule
 from sae.batched.entries import Entries
 from sae.byte_maps import CodedMoments
 

@@ -14,7 +14,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from sae.batched.kernels.base import AdamRule, StepKernels
+from sae.adam_rule import AdamRule
+from sae.batched.kernels.base import StepKernels
 from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.products import NARROW
 from sae.batched.workspace import Workspace

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae.adam_rule import AdamRule
 from sae.architectures import parse_architecture
 from sae.batched.backend import BatchedBackend, default_backend
 from sae.batched.kernels import make_kernels
-from sae.batched.kernels.base import AdamRule
 from sae.batched.workspace import Workspace
 from sae.byte_maps import CodedMoments
 from tests.sae.batched.parity_cases import CASES, Life
