@@ -6,6 +6,7 @@ to work on, and another one once a Ray that died was replaced.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -162,7 +163,7 @@ class LocalRay(RaySource):
         if self._host is None:
             return
         kill_session(self._host.pid)
-        self._host.kill()
+        self._host.kill()  # it may not have reached its session yet
         self._host.wait()
         for pipe in (self._host.stdin, self._host.stdout):
             assert pipe is not None
@@ -245,12 +246,36 @@ def _available(pipe: IO[bytes]) -> bytes:
     return data
 
 
-def kill_session(session: int) -> None:
-    """Ray's workers are in process groups of their own, but all in the session of their host."""
+def kill_session(session: int, within_s: float = 10.0) -> None:
+    """Kill the processes of a session, zombies apart, and wait until they are gone.
+
+    Ray's workers are in process groups of their own, but all in the session of their host. A signal
+    only announces the end: a killed process still holds its ports and memory for a moment, and one
+    that was forked meanwhile is met in the next round.
+    """
+    deadline = time.monotonic() + within_s
+    while living := _living_of(session):
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            logger.warning(
+                "processes %s were killed and are still there after %.0f s",
+                ", ".join(map(str, living)),
+                within_s,
+            )
+            return
+        time.sleep(0.02)
+
+
+def _living_of(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    living = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] != "Z":
-                os.kill(int(stat.parent.name), signal.SIGKILL)
-        except (OSError, IndexError):
+        except OSError:
             continue  # it ended meanwhile
+        if int(fields[3]) == session and fields[0] not in ("Z", "X"):
+            living.append(int(stat.parent.name))
+    return living
