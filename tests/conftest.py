@@ -1,7 +1,8 @@
-"""Order of the tests, and which of them may run side by side."""
+"""Order of the tests, which of them may run side by side, and which are tried again."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,25 @@ settings.load_profile("unhurried")
 
 HERE = Path(__file__).parent
 
+OF_REAL_PROCESSES = ("slow", "cluster", "storm")
+"""Marks of tests that depend on when a machine lets a process run."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort stably by the `slow` mark, so that a plain mistake shows within seconds; then group.
 
     With `-n 2 --dist loadgroup` a group stays in one process. Tests of one file share what it
     sets up; those that need root share a SLURM or the machine's network. A storm shares nothing.
+
+    In continuous integration (`$CI`) a test of real processes that failed is tried once more, its
+    first traceback is shown all the same, and more than a few of them are a failure.
     """
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
     for item in items:
         if item.get_closest_marker("storm") is None:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if "CI" in os.environ and any(map(item.get_closest_marker, OF_REAL_PROCESSES)):
+            item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=10))
 
 
 def _group(item: pytest.Item) -> str:
