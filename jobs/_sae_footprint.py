@@ -137,7 +137,7 @@ def _reference(sae: _Sae) -> Footprint:
     return Footprint(
         trial_bytes=member_bytes(config, d_in=d_in, batch_tokens=batch_tokens, device=sae.device),
         shared_bytes=0,
-        trial_flop_per_token=step_flop_per_token(config, d_in=d_in),
+        trial_flop_per_token=step_flop_per_token(config, d_in=d_in, batch_tokens=batch_tokens),
         trial_traffic_bytes_per_token=step_traffic_bytes_per_token(
             config, d_in=d_in, batch_tokens=batch_tokens
         ),

@@ -17,8 +17,9 @@ from torch import Tensor
 from sae.activation_source import ActivationSource
 from sae.architectures import ArchitectureConfig
 from sae.device_clock import DeviceClock
-from sae.eight_bit_adam import EightBitAdam
-from sae.signum import Signum
+from sae.optimizers.eight_bit_adam import EightBitAdam
+from sae.optimizers.muon import Muon
+from sae.optimizers.signum import Signum
 
 FEATURE_SAMPLING_WINDOW_STEPS = 2000
 """Steps over which firing frequencies are counted before they start anew; sae_lens's default."""
@@ -303,8 +304,11 @@ def other_optimizer(sae: Any, config: ArchitectureConfig) -> torch.optim.Optimiz
     lr = config.learning_rate
     if config.optimizer == "signum":
         return Signum(sae.parameters(), lr=lr, beta=config.signum_beta)
+    betas = (config.adam_beta1, config.adam_beta2)
+    if config.optimizer == "muon":
+        products = torch.bfloat16 if config.autocast else None
+        return Muon(sae.parameters(), lr, config.muon_momentum, betas, products)
     if config.adam_moments == "8bit":
-        betas = (config.adam_beta1, config.adam_beta2)
         return EightBitAdam(sae.parameters(), lr=lr, betas=betas, columns=(sae.W_enc,))
     return None
 

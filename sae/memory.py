@@ -18,6 +18,7 @@ from typing import Literal
 from sae.architectures import ArchitectureConfig
 from sae.batched.memory import PackMemory, batched_memory, stepped_by_hand
 from sae.batched.step_shapes import Kernels, Shapes
+from sae.batched.work import optimizer_flop
 
 BYTES_BY_DTYPE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -202,10 +203,11 @@ def step_traffic_bytes_per_token(
     return weights + 2.0 * config.peak_latent_buffers * latent_size * config.d_sae
 
 
-def step_flop_per_token(config: ArchitectureConfig, *, d_in: int) -> float:
+def step_flop_per_token(config: ArchitectureConfig, *, d_in: int, batch_tokens: int) -> float:
     """Floating-point operations of one training step, a token.
 
     Encoder and decoder are a multiply and an add for each weight; the backward pass costs twice
-    the forward one.
+    the forward one. What the optimizer multiplies is spread over the batch.
     """
-    return 3.0 * 2.0 * 2.0 * d_in * config.d_sae
+    passes = 3.0 * 2.0 * 2.0 * d_in * config.d_sae
+    return passes + optimizer_flop(config, d_in=d_in) / batch_tokens

@@ -22,6 +22,8 @@ AUTO_LR_NUM_LATENTS = 2**14
 
 FLOAT32_BYTES = 4
 DTYPE_BYTES = {"float32": FLOAT32_BYTES, "bfloat16": 2, "float64": 8}
+MUON_ITERATIONS = 5
+"""Newton-Schulz iterations of a step of Muon."""
 MOMENT_BLOCK = 256
 """Numbers of an 8-bit moment that share one float32 scale."""
 
@@ -60,11 +62,14 @@ class ArchitectureConfig(BaseModel):
     """Width of the dictionary, in latents."""
     hook: str | None = None
     """Module whose output is reconstructed; not asked for where the sweep has only one."""
-    optimizer: Literal["adam", "signum"] = "adam"
-    """adam (sae_lens), or signum: the sign of the mean gradient, one moment instead of two
-    (Bernstein et al. 2018, arXiv 1802.04434). Its `lr` is how far each weight moves in a step."""
+    optimizer: Literal["adam", "signum", "muon"] = "adam"
+    """adam (sae_lens). signum: the sign of the mean gradient, one moment instead of two (Bernstein
+    et al. 2018, arXiv 1802.04434); its `lr` is how far each weight moves in a step. muon: encoder
+    and decoder move along the orthogonal matrix nearest to their mean gradient, all else by Adam
+    (Jordan et al. 2024, scaled as in Liu et al. 2025, arXiv 2502.16982); one moment, `lr` as for
+    adam. It adds 40 d_in^2 d_sae FLOP to every step: worth it in large batches, with autocast."""
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 3e-4
-    """The learning rate after warm-up, or `auto`: 2e-4 / sqrt(d_sae / 2^14), for adam."""
+    """The learning rate after warm-up, or `auto`: 2e-4 / sqrt(d_sae / 2^14), not for signum."""
     lr_schedule: Literal["constant", "cosineannealing"] = "constant"
     """What the learning rate does between warm-up and decay."""
     lr_end: float | None = Field(default=None, ge=0)
@@ -86,6 +91,8 @@ class ArchitectureConfig(BaseModel):
     thresholds and matrices below 4096 numbers stay full."""
     signum_beta: float = Field(default=0.9, ge=0, lt=1)
     """Decay of signum's mean gradient; 0: the sign of each batch's own (signSGD)."""
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of muon's mean gradient."""
     dead_feature_window: int = Field(default=1000, ge=0)
     """Steps without firing after which a latent counts as dead."""
     decoder_init_norm: float | None = Field(default=0.1, gt=0)
@@ -137,7 +144,7 @@ class ArchitectureConfig(BaseModel):
     @property
     def num_moments(self) -> int:
         """Tensors like a weight that the optimizer keeps of it."""
-        return 1 if self.optimizer == "signum" else 2
+        return 2 if self.optimizer == "adam" else 1
 
     @property
     def moment_bytes(self) -> float:
@@ -185,8 +192,11 @@ class ArchitectureConfig(BaseModel):
 
     def _optimizer_faults(self) -> list[str]:
         fields = type(self).model_fields
-        adams, signums = ("adam_beta1", "adam_beta2"), ("signum_beta",)
-        unused = signums if self.optimizer == "adam" else adams
+        unused = {
+            "adam": ("signum_beta", "muon_momentum"),
+            "signum": ("adam_beta1", "adam_beta2", "muon_momentum"),
+            "muon": ("signum_beta",),
+        }[self.optimizer]
         faults = [
             f"{name}={getattr(self, name):g} is not used by optimizer={self.optimizer}; drop it, "
             "or change the optimizer"

@@ -1,4 +1,4 @@
-"""One optimizer step from a member's outcome: clipping, Adam or Signum, counters, schedules.
+"""One optimizer step from a member's outcome: clipping, the update, counters, schedules.
 
 Does what `SAETrainer.step` does after `loss.backward()`, and its bookkeeping before.
 
@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.adam_rule import adam_rule
 from sae.batched.entries import Gradient
 from sae.batched.kernels.base import StepKernels
 from sae.batched.outcome import Bench, Family, Outcome
-from sae.eight_bit_adam import EightBitAdam
 from sae.member import Member
-from sae.signum import Signum
+from sae.optimizers.adam_rule import adam_rule
+from sae.optimizers.by_parameter import adam_slots
+from sae.optimizers.eight_bit_adam import EightBitAdam
+from sae.optimizers.muon import Muon
+from sae.optimizers.signum import Signum
 
 MAX_GRADIENT_NORM = 1.0
 """sae_lens clips every SAE's gradients to it, always."""
@@ -57,8 +59,8 @@ def update(member: Member, outcome: Outcome, kernels: StepKernels) -> None:
     named = dict(member.sae.named_parameters())
     assert named.keys() == outcome.gradients.keys()
     clip = clip_factor(kernels.norm([each.tensor for each in outcome.gradients.values()]))
-    if isinstance(optimizer, Signum):
-        move_by_signs(optimizer, named, outcome, clip)
+    if isinstance(optimizer, Muon | Signum):
+        move_by_own_rule(optimizer, named, outcome, clip)
         return
     for name, gradient in outcome.gradients.items():
         move_by_moments(optimizer, named[name], gradient, kernels, clip)
@@ -92,10 +94,10 @@ def move_by_moments(
     )
 
 
-def move_by_signs(
-    optimizer: Signum, named: Mapping[str, Tensor], outcome: Outcome, clip: Tensor
+def move_by_own_rule(
+    optimizer: Muon | Signum, named: Mapping[str, Tensor], outcome: Outcome, clip: Tensor
 ) -> None:
-    """Signum on each parameter; clipping counts, since it weighs steps in the mean gradient."""
+    """Each parameter by torch operations; clipping counts, since it weighs steps in the mean."""
     for name, gradient in outcome.gradients.items():
         grad = gradient.tensor.mul_(clip.to(gradient.tensor.dtype))
         grad = grad.T if gradient.transposed else grad
@@ -113,9 +115,7 @@ def adam_state(optimizer: torch.optim.Optimizer, param: Tensor) -> dict[str, Ten
         return optimizer.state_of(param)
     state: dict[str, Tensor] = optimizer.state[param]
     if not state:
-        state["step"] = torch.tensor(0.0, dtype=torch.float32)
-        state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
-        state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+        state |= adam_slots(param)
     return state
 
 

@@ -5,10 +5,10 @@ No torch: plans are made with this, and `benchmarks.roofline` holds measurements
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sae.architectures import ArchitectureConfig
-from sae.architectures.base import TopKFamilyConfig
+from sae.architectures.base import MUON_ITERATIONS, TopKFamilyConfig
 from sae.architectures.gated import GatedConfig
 from sae.architectures.jumprelu import JumpReluConfig
 from sae.batched.step_shapes import BFLOAT16_BYTES, BYTES_BY_DTYPE
@@ -22,6 +22,10 @@ LATENT_PASSES = {"standard": 20, "gated": 48, "jumprelu": 33, "tanh": 52}
 DENSE_PRODUCTS = {"standard": 5, "gated": 8, "jumprelu": 5, "tanh": 5}
 """Products of [batch, d_in] and [d_in, d_sae]: pre-activations, reconstruction, the pull on the
 latents, two gradients; gated reconstructs twice."""
+MUON_PASSES = 32
+"""Over both weights, beside gradient, weight and moment: the direction is made of two (3), read by
+its norm, scaled (2) and read to move the weight; each of the five iterations takes its matrix four
+times and writes the next one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,30 @@ def step_work(config: ArchitectureConfig, *, d_in: int, batch_tokens: int) -> St
         d_in: width of the activations.
         batch_tokens: tokens in a step's batch, over which the weights' traffic is spread.
     """
+    work = _dense_or_topk(config, d_in, batch_tokens)
+    if config.optimizer != "muon":
+        return work
+    operand = BFLOAT16_BYTES if config.autocast else BYTES_BY_DTYPE[config.dtype]
+    passes = MUON_PASSES * operand * 2.0 * d_in * config.d_sae
+    return replace(
+        work,
+        dense_flop=work.dense_flop + optimizer_flop(config, d_in=d_in) / batch_tokens,
+        again_bytes=work.again_bytes + passes / batch_tokens,
+    )
+
+
+def optimizer_flop(config: ArchitectureConfig, *, d_in: int) -> float:
+    """Of the matrix products in one step of the optimizer: Muon's iterations on both weights.
+
+    Each takes the square of the matrix, the square's own square, and the square times the matrix.
+    """
+    if config.optimizer != "muon":
+        return 0.0
+    shorter, longer = sorted((float(d_in), float(config.d_sae)))
+    return 2 * MUON_ITERATIONS * (4 * shorter**2 * longer + 2 * shorter**3)
+
+
+def _dense_or_topk(config: ArchitectureConfig, d_in: int, batch_tokens: int) -> StepWork:
     if isinstance(config, TopKFamilyConfig):
         return _topk(config, d_in, batch_tokens)
     name = "standard"

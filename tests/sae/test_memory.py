@@ -105,13 +105,14 @@ def test_smaller_moments_are_less_to_keep() -> None:
     full = parse_architecture(parameters("standard", 2048))
     found = [
         member_bytes(full.model_copy(update=more), d_in=D_IN, batch_tokens=64)
-        for more in ({}, {"optimizer": "signum"}, {"adam_moments": "8bit"})
+        for more in ({}, {"optimizer": "signum"}, {"optimizer": "muon"}, {"adam_moments": "8bit"})
     ]
     half = D_IN * 2048 * 4
     assert found[0] - found[1] == pytest.approx(2 * half, rel=1e-3)
-    assert found[0] - found[2] == pytest.approx(3 * half, rel=0.02)  # 2 bytes of 8 are left
+    assert found[2] == found[1]
+    assert found[0] - found[3] == pytest.approx(3 * half, rel=0.02)  # 2 bytes of 8 are left
 
 
 def test_a_step_costs_three_times_its_forward_pass() -> None:
     config = parse_architecture(parameters("topk", 2048))
-    assert step_flop_per_token(config, d_in=576) == 12 * 576 * 2048
+    assert step_flop_per_token(config, d_in=576, batch_tokens=64) == 12 * 576 * 2048

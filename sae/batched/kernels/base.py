@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sae.adam_rule import AdamRule
 from sae.batched.entries import Entries
-from sae.byte_maps import CodedMoments
+from sae.optimizers.adam_rule import AdamRule
+from sae.optimizers.byte_maps import CodedMoments
 
 
 class Code(Protocol):

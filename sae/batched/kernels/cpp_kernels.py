@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sae.adam_rule import AdamRule, torch_adam
 from sae.batched.entries import Entries, Gradient, Reconstruction, dense_entries
 from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.kernels.cpp_library import CppLibrary, load_library
 from sae.batched.kernels.cpp_library import address as _at
 from sae.batched.products import widened
 from sae.batched.workspace import Workspace
-from sae.byte_maps import CodedMoments, byte_map
+from sae.optimizers.adam_rule import AdamRule, torch_adam
+from sae.optimizers.byte_maps import CodedMoments, byte_map
 
 CPU = torch.device("cpu")
 SPARSE_SHARE = 0.2

@@ -12,13 +12,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sae.adam_rule import AdamRule, torch_adam
 from sae.batched.entries import DenseEntries, dense_entries
 from sae.batched.kernels.base import Code, LatentGradients, Pull
 from sae.batched.products import multiply
 from sae.batched.workspace import Workspace
-from sae.byte_maps import CodedMoments
-from sae.eight_bit_adam import coded_adam
+from sae.optimizers.adam_rule import AdamRule, torch_adam
+from sae.optimizers.byte_maps import CodedMoments
+from sae.optimizers.eight_bit_adam import coded_adam
 
 
 @dataclass(frozen=True)

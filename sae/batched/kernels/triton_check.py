@@ -14,12 +14,12 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from sae.adam_rule import AdamRule
 from sae.batched.kernels.base import StepKernels
 from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.products import NARROW
 from sae.batched.workspace import Workspace
-from sae.byte_maps import CodedMoments
+from sae.optimizers.adam_rule import AdamRule
+from sae.optimizers.byte_maps import CodedMoments
 
 B, F, K = 24, 48, 5
 WIDTHS = (35, 768)

@@ -1,6 +1,7 @@
 """Adam on moments of a byte each as one Triton kernel: decoded, moved and encoded in the chip.
 
-Shape suffixes: R = rows (latents), C = columns (d_in), S = blocks of a row; see `sae.byte_maps`.
+Shape suffixes: R = rows (latents), C = columns (d_in), S = blocks of a row; see
+`sae.optimizers.byte_maps`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import triton
 import triton.language as tl
 
 from sae.batched.kernels.triton_updates import updated
-from sae.byte_maps import GUESS_BITS as _GUESS_BITS
-from sae.byte_maps import GUESS_FIRST as _GUESS_FIRST
-from sae.byte_maps import GUESS_SIZE as _GUESS_SIZE
-from sae.byte_maps import SIGNED_ZERO as _SIGNED_ZERO
+from sae.optimizers.byte_maps import GUESS_BITS as _GUESS_BITS
+from sae.optimizers.byte_maps import GUESS_FIRST as _GUESS_FIRST
+from sae.optimizers.byte_maps import GUESS_SIZE as _GUESS_SIZE
+from sae.optimizers.byte_maps import SIGNED_ZERO as _SIGNED_ZERO
 
 GUESS_BITS = tl.constexpr(_GUESS_BITS)
 GUESS_FIRST = tl.constexpr(_GUESS_FIRST)

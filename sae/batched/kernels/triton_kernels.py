@@ -20,7 +20,6 @@ import torch
 import triton
 from torch import Tensor
 
-from sae.adam_rule import AdamRule, torch_adam
 from sae.architectures.base import MOMENT_BLOCK
 from sae.batched.entries import DenseEntries, dense_entries
 from sae.batched.kernels.base import Code, LatentGradients, Pull
@@ -38,7 +37,8 @@ from sae.batched.kernels.triton_updates import (
     squares_kernel,
 )
 from sae.batched.workspace import Workspace
-from sae.byte_maps import CodedMoments, byte_map
+from sae.optimizers.adam_rule import AdamRule, torch_adam
+from sae.optimizers.byte_maps import CodedMoments, byte_map
 
 KEY_BYTES = 256 * 2**20
 """Keys of so many tokens are ranked at a time."""

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae.adam_rule import AdamRule
 from sae.batched.kernels import CannotCompile, make_kernels
 from sae.batched.kernels.base import StepKernels
 from sae.batched.kernels.cpp_kernels import SparseCode, SparseEntries, load_cpp_kernels
 from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.workspace import Workspace
+from sae.optimizers.adam_rule import AdamRule
 
 CPU = torch.device("cpu")
 B, F, D = 37, 203, 19

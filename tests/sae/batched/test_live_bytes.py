@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from sae import eight_bit_adam
 from sae.architectures import ArchitectureConfig, by_architecture, parse_architecture
 from sae.batched import memory, products, step_shapes, topk_family, topk_memory
 from sae.batched.kernels import CannotCompile
 from sae.batched.step_shapes import Kernels
 from sae.memory import pack_memory
+from sae.optimizers import eight_bit_adam
 from tests.sae.batched.live_bytes import LiveBytes
 from tests.sae.synthetic_source import SPARSITY
 
@@ -85,6 +85,9 @@ CASES = {
     ),
     "tanh": Case(("jumprelu",), more={"jumprelu_sparsity_loss_mode": "tanh"}),
     "signum": Case(("topk",), more={"optimizer": "signum"}),
+    "muon": Case(("topk",), more={"optimizer": "muon"}),
+    "muon, square": Case(("standard",), d_in=1024, d_sae=1024, more={"optimizer": "muon"}),
+    "muon, autocast": Case(("topk",), d_in=512, more={"optimizer": "muon", **AUTOCAST}),
     **{f"{name}, autocast": Case((name,), more=AUTOCAST) for name in sorted(by_architecture)},
     **{
         f"{name}, autocast, some dead": Case((name,), some_die=True, more=AUTOCAST)

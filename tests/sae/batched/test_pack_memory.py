@@ -94,6 +94,7 @@ def test_what_the_allocator_keeps_of_a_smaller_pack_is_counted() -> None:
 LIVE: dict[str, tuple[PackCase, Kernels]] = {
     "narrow input": (PackCase(same(8, "topk", 8192), 256, 1024), "cpp"),
     "signum": (PackCase(same(4, "topk", 8192, optimizer="signum"), 576, 512), "cpp"),
+    "muon": (PackCase(same(4, "topk", 8192, optimizer="muon"), 576, 512), "cpp"),
     "tanh": (
         PackCase(same(2, "jumprelu", 8192, jumprelu_sparsity_loss_mode="tanh"), 576, 512),
         "cpp",

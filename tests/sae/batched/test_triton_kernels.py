@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae.adam_rule import AdamRule
 from sae.architectures import parse_architecture
 from sae.batched.backend import BatchedBackend, default_backend
 from sae.batched.kernels import make_kernels
 from sae.batched.workspace import Workspace
-from sae.byte_maps import CodedMoments
+from sae.optimizers.adam_rule import AdamRule
+from sae.optimizers.byte_maps import CodedMoments
 from tests.sae.batched.parity_cases import CASES, Life
 from tests.sae.batched.rival import SOURCE, differences, fresh_member, run_bare, run_group
 from tests.sae.batched.triton_cases import (

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
 
 from sae.batched.backend import family_of
 from sae.batched.outcome import Bench
 from sae.batched.training import train
-from sae.batched.work import step_work
+from sae.batched.work import MUON_PASSES, optimizer_flop, step_work
 from sae.batched.workspace import Workspace
+from sae.optimizers.muon import Muon
 from tests.sae.batched.test_live_bytes import config_of
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
@@ -36,8 +38,9 @@ DENSE: dict[str, dict[str, Any]] = {
 class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all that operations are given and give back; what they fill is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, *free: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._free = (*NO_TRAFFIC, *free)
         self.num_bytes = 0
 
     def __torch_dispatch__(
@@ -49,7 +52,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         del types
         result, kwargs = func(*args, **(kwargs or {})), dict(kwargs or {})
-        if any(name in str(func) for name in NO_TRAFFIC):
+        if any(name in str(func) for name in self._free):
             return result
         kwargs.pop("out", None)
         for leaf in tree_iter((args, kwargs, result)):
@@ -115,3 +118,37 @@ def test_moments_and_autocast_move_less() -> None:
     copied = 4 * (2 * 512 * 4096 / 1024 + 512)
     assert plain.least_bytes - narrow.least_bytes == pytest.approx(2 * 2 * 4096 - copied)
     assert plain.dense_flop == narrow.dense_flop
+
+
+@pytest.mark.parametrize("sizes", [(48, 256), (128, 64)])
+def test_muon_multiplies_as_much_as_is_counted(sizes: tuple[int, int]) -> None:
+    d_in, d_sae = sizes
+    config = config_of("topk", d_sae=d_sae, optimizer="muon")
+    weights = [torch.randn(d_in, d_sae), torch.randn(d_sae, d_in)]
+    optimizer = Muon(weights, lr=1e-3, momentum=0.9, betas=(0.9, 0.999))
+    with FlopCounterMode(display=False) as counter:
+        for weight in weights:
+            optimizer.move(weight, torch.randn_like(weight), optimizer.param_groups[0])
+    assert counter.get_total_flops() == optimizer_flop(config, d_in=d_in)
+    adam = config_of("topk", d_sae=d_sae)
+    assert optimizer_flop(adam, d_in=d_in) == 0
+    muon_step, adam_step = (step_work(each, d_in=d_in, batch_tokens=32) for each in (config, adam))
+    added = (muon_step.dense_flop - adam_step.dense_flop) * 32
+    assert added == pytest.approx(counter.get_total_flops())
+
+
+def test_muon_moves_as_much_as_is_counted() -> None:
+    config = config_of("topk", d_sae=4096, optimizer="muon")
+    weight = torch.randn(256, 4096)
+    optimizer = Muon([weight], lr=1e-3, momentum=0.9, betas=(0.9, 0.999))
+    gradient = torch.randn_like(weight)
+    optimizer.move(weight, gradient, optimizer.param_groups[0])
+    with Traffic("permute") as traffic:
+        optimizer.move(weight, gradient, optimizer.param_groups[0])
+    # Over one of the two weights: gradient and weight are 3, the moment is 2, squares are small.
+    counted = (3 + 2 + MUON_PASSES) * weight.numel() * 4
+    assert traffic.num_bytes == pytest.approx(counted, rel=0.1)
+    adam = step_work(config_of("topk", d_sae=4096), d_in=256, batch_tokens=32)
+    ours = step_work(config, d_in=256, batch_tokens=32)
+    more = ours.least_bytes + ours.again_bytes - adam.least_bytes - adam.again_bytes
+    assert more * 32 == pytest.approx(2 * (MUON_PASSES - 2) * weight.numel() * 4)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.adam_rule import AdamRule
 from sae.batched.kernels.base import StepKernels
 from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.workspace import Workspace
-from sae.byte_maps import CodedMoments
+from sae.optimizers.adam_rule import AdamRule
+from sae.optimizers.byte_maps import CodedMoments
 
 
 @dataclass(frozen=True)

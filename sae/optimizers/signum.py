@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae.optimizers.by_parameter import ByParameter
 
-class Signum(torch.optim.Optimizer):
+
+class Signum(ByParameter):
     """As a torch optimizer.
 
     Args:
@@ -27,15 +29,6 @@ class Signum(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Tensor], lr: float, beta: float) -> None:
         super().__init__(params, {"lr": lr, "beta": beta})
-
-    @torch.no_grad()
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        assert closure is None, "a closure would be the loss, which Signum does not look at"
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self.move(param, param.grad, group)
 
     @torch.no_grad()
     def move(self, param: Tensor, grad: Tensor, group: dict[str, Any]) -> None:

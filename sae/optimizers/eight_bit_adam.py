@@ -1,7 +1,7 @@
 """Adam whose moments are kept as a byte each, by torch operations.
 
 Dettmers et al. 2022 (arXiv 2110.02861), section 2: the moments are decoded, Adam's step is taken
-in float32, and they are encoded again (`sae.byte_maps`). Weights and gradients are as in Adam.
+in float32, and they are encoded again (`byte_maps.py`). Weights and gradients are as in Adam.
 
 Shape suffixes: R = rows (latents), C = columns (d_in).
 """
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.adam_rule import AdamRule, adam_rule, torch_adam
-from sae.byte_maps import CodedMoments, decoded, encoded
+from sae.optimizers.adam_rule import AdamRule, adam_rule, torch_adam
+from sae.optimizers.by_parameter import ByParameter, adam_slots
+from sae.optimizers.byte_maps import CodedMoments, decoded, encoded
 
 EPS = 1e-8
 """Of torch's Adam, which sae_lens leaves as it is."""
@@ -28,7 +29,7 @@ SLOTS = ("mean_codes", "mean_scales", "square_codes", "square_scales")
 """Names in the optimizer's state of what `CodedMoments` holds, in its order."""
 
 
-class EightBitAdam(torch.optim.Optimizer):
+class EightBitAdam(ByParameter):
     """As a torch optimizer.
 
     Args:
@@ -46,15 +47,8 @@ class EightBitAdam(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": EPS})
 
     @torch.no_grad()
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        assert closure is None, "a closure would be the loss, which Adam does not look at"
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._move(param, param.grad, group)
-
-    def _move(self, param: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    def move(self, param: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        """Move one parameter along a gradient of its shape."""
         state = self.state_of(param)
         state["step"] += 1
         rule = adam_rule(group, int(state["step"]), torch.ones((), device=param.device))
@@ -69,15 +63,14 @@ class EightBitAdam(torch.optim.Optimizer):
         """Step count and moments, coded or as torch's Adam has them; made if there are none yet."""
         state: dict[str, Tensor] = self.state[param]
         if not state:
-            state["step"] = torch.tensor(0.0, dtype=torch.float32)
             if param.dim() == 2 and param.numel() >= CODED_FROM:
+                state["step"] = torch.tensor(0.0, dtype=torch.float32)
                 turned = self.latents_are_columns(param)
                 num_rows, num_columns = (param.T if turned else param).shape
                 made = CodedMoments.zero(num_rows, num_columns, param.device)
                 state |= zip(SLOTS, vars(made).values(), strict=True)
             else:
-                state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
-                state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+                state |= adam_slots(param)
         return state
 
     def coded_moments(self, param: Tensor) -> CodedMoments | None:

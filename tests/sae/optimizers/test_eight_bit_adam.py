@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sae import eight_bit_adam
-from sae.adam_rule import AdamRule
 from sae.architectures import ArchitectureConfig, by_architecture
 from sae.batched.backend import BatchedBackend
 from sae.batched.kernels import CannotCompile
@@ -21,15 +19,17 @@ from sae.batched.kernels.base import StepKernels
 from sae.batched.kernels.cpp_kernels import load_cpp_kernels
 from sae.batched.kernels.torch_kernels import TorchKernels
 from sae.batched.workspace import Workspace
-from sae.byte_maps import CodedMoments, byte_map
-from sae.eight_bit_adam import CODED_FROM, SLOTS, EightBitAdam, coded_adam
 from sae.member import Member
 from sae.member_snapshot import TENSORS_FILE, snapshot
 from sae.member_state import BadCheckpoint, load_member, save_member
+from sae.optimizers import eight_bit_adam
+from sae.optimizers.adam_rule import AdamRule
+from sae.optimizers.byte_maps import CodedMoments, byte_map
+from sae.optimizers.eight_bit_adam import CODED_FROM, SLOTS, EightBitAdam, coded_adam
 from sae.replay import train_from_record
 from sae.step_backend import ReferenceBackend, StepBackend
-from tests.sae.batched.planted import PlantedActivations
 from tests.sae.batched.test_backend import packed_record
+from tests.sae.optimizers.trainings import unexplained_on_planted
 from tests.sae.synthetic_source import SyntheticSource, scheduled_config, small_config
 
 CPU = torch.device("cpu")
@@ -339,29 +339,13 @@ def test_what_is_learned_is_as_good_within_a_few_percent(
     Unexplained variance after 300 steps was 2.3% above full Adam's (mean of six runs; at most
     4.5%) for topk, at most 1% above it for standard.
     """
-    source = PlantedActivations(d_in=320, num_planted=200, num_active=6, batch_tokens=128)
-    held_out_ND = torch.cat([source.batch_at(10**5 + n) for n in range(8)]).float()
-    batches = [source.batch_at(position).float() for position in range(300)]
-    unexplained = {}
-    for how in ("full", "8bit"):
-        config = small_config(
-            architecture, d_sae=512, lr=1e-3, adam_moments=how, dead_feature_window=1000, **knob
+    unexplained = {
+        how: unexplained_on_planted(
+            small_config(
+                architecture, d_sae=512, lr=1e-3, adam_moments=how, dead_feature_window=1000, **knob
+            )
         )
-        member = Member(
-            config,
-            hook="layer",
-            d_in=320,
-            total_tokens=300 * 128,
-            batch_tokens=128,
-            scale=source.scale,
-            mean_D=source.mean_D,
-        )
-        backend = BatchedBackend()
-        for position, batch_BD in enumerate(batches):
-            assert not backend.step({"m": member}, batch_BD, position)
-        x_ND = held_out_ND * member.scale
-        with torch.no_grad():
-            error_ND = x_ND - member.sae.decode(config.training_latents(member.sae, x_ND))
-        unexplained[how] = float(error_ND.square().sum() / (x_ND - x_ND.mean(0)).square().sum())
+        for how in ("full", "8bit")
+    }
     assert unexplained["full"] < 0.3
     assert unexplained["8bit"] < most * unexplained["full"], unexplained

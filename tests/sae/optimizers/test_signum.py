@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from sae.architectures import ArchitectureConfig, by_architecture
-from sae.batched.backend import BatchedBackend
-from sae.member import Member, lr_scheduler
+from sae.member import Member
 from sae.member_state import STATE_FILE, BadCheckpoint, load_member, save_member
+from sae.optimizers.signum import Signum
 from sae.replay import train_from_record
-from sae.signum import Signum
-from sae.step_backend import ReferenceBackend, StepBackend
-from tests.sae.batched.parity_cases import NUM_STEPS, Life
-from tests.sae.batched.rival import SOURCE, Ran, bare_trainer, differences, fresh_member
+from tests.sae.batched.parity_cases import Life
+from tests.sae.batched.rival import differences
 from tests.sae.batched.test_backend import packed_record
+from tests.sae.optimizers.trainings import BACKENDS, fresh, run_bare, run_member, state_of, trained
 from tests.sae.synthetic_source import SyntheticSource, scheduled_config, small_config
 
 ARCHITECTURES = sorted(by_architecture)
-BACKENDS: dict[str, Callable[[], StepBackend]] = {
-    "batched": BatchedBackend,
-    "reference": ReferenceBackend,
-}
 SIGNUM: dict[str, Any] = {"optimizer": "signum", "signum_beta": 0.8, "lr": 1e-3}
 
 
@@ -53,45 +46,16 @@ def config_of(architecture: str, dtype: str, **more: Any) -> ArchitectureConfig:
     return scheduled_config(architecture, dtype=dtype, **{**SIGNUM, **more})
 
 
-def state_of(trainer: Any) -> dict[str, Tensor]:
-    state = {f"sae.{name}": value for name, value in trainer.sae.state_dict().items()}
-    for index, slots in trainer.optimizer.state_dict()["state"].items():
-        state |= {f"{index}.{slot}": value for slot, value in slots.items()}
-    state["lr"] = torch.tensor(trainer.optimizer.param_groups[0]["lr"])
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
-def run_bare(life: Life) -> Ran:
-    """sae_lens's trainer, with the plain optimizer in the place of its own."""
-    trainer: Any = bare_trainer(life)
-    config = life.config
-    trainer.optimizer = PlainSignum(
-        trainer.sae.parameters(), lr=config.learning_rate, beta=config.signum_beta
-    )
-    trainer.lr_scheduler = lr_scheduler(trainer.cfg, trainer.optimizer)
-    ran = Ran({})
-    for position in range(NUM_STEPS):
-        output = trainer.step(SOURCE.batch_at(position).to(trainer.sae.dtype))
-        trainer.n_training_steps += 1
-        ran.losses.append(output.loss.item())
-    ran.state = state_of(trainer)
-    return ran
-
-
-def run_member(life: Life, backend: StepBackend) -> Ran:
-    member, ran = fresh_member(life), Ran({})
-    for position in range(NUM_STEPS):
-        assert not backend.step({"m": member}, SOURCE.batch_at(position), position)
-        ran.losses.append(member.losses.report()["loss"])
-    ran.state = state_of(member.trainer)
-    return ran
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_fifty_steps_are_those_of_the_paper(architecture: str, backend: str) -> None:
     life = Life(config_of(architecture, "float64"), depth=1.0)
-    ours, theirs = run_member(life, BACKENDS[backend]()), run_bare(life)
+    config = life.config
+
+    def plain(parameters: Any) -> PlainSignum:
+        return PlainSignum(parameters, lr=config.learning_rate, beta=config.signum_beta)
+
+    ours, theirs = run_member(life, BACKENDS[backend]()), run_bare(life, plain)
     assert not differences(ours, theirs, tolerance=1e-9, loss_tolerance=3e-7)
 
 
@@ -111,20 +75,12 @@ def test_a_member_goes_on_from_a_checkpoint_bit_for_bit(backend: str, tmp_path: 
     config = config_of("topk", "float32")
     source = SyntheticSource()
 
-    def trained(member: Member, first: int, end: int) -> Member:
-        stepper = BACKENDS[backend]()
-        for position in range(first, end):
-            assert not stepper.step({"m": member}, source.batch_at(position)["layer"], position)
-        return member
-
-    def fresh() -> Member:
-        return Member.from_source(config, source, 60 * source.batch_tokens)
-
-    whole = trained(fresh(), 0, 30)
-    save_member(trained(fresh(), 0, 13), tmp_path)
-    resumed = fresh()
+    whole = trained(fresh(config, source), source, backend, first=0, end=30)
+    save_member(trained(fresh(config, source), source, backend, first=0, end=13), tmp_path)
+    resumed = fresh(config, source)
     load_member(resumed, tmp_path)
-    one, other = state_of(trained(resumed, 13, 30).trainer), state_of(whole.trainer)
+    again = trained(resumed, source, backend, first=13, end=30)
+    one, other = state_of(again.trainer), state_of(whole.trainer)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(BadCheckpoint, match="optimizer='signum' there, 'adam' here"):

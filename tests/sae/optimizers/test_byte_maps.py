@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae.architectures.base import MOMENT_BLOCK
-from sae.byte_maps import (
+from sae.optimizers.byte_maps import (
     GUESS_BITS,
     GUESS_FIRST,
     GUESS_SIZE,
