@@ -63,7 +63,8 @@ class Muon(ByParameter):
         """Move one parameter along a gradient of its shape: a matrix by Muon, else by Adam."""
         state = self.state[param]
         if param.dim() != 2:
-            state |= {} if state else adam_slots(param)
+            if not state:
+                state |= adam_slots(param)
             state["step"] += 1
             rule = adam_rule(group, int(state["step"]), torch.ones((), device=param.device))
             torch_adam(param, grad, state["exp_avg"], state["exp_avg_sq"], rule)
