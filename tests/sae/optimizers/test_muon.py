@@ -143,7 +143,7 @@ def test_autocast_multiplies_in_bfloat16_and_keeps_the_weights_type() -> None:
     assert 1e-4 < apart < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("architecture", "knob"), [("topk", {"k": 8}), ("standard", {"l1_coefficient": 1.0})]
 )
