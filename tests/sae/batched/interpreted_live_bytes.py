@@ -9,8 +9,9 @@ from tests.sae.batched.test_live_bytes import TOPK_FAMILY, config_of
 
 D_IN, D_SAE, BATCH_TOKENS = 16, 48, 8
 """The interpreter takes about 10 ms a program."""
-INTERPRETERS_BYTES = 256
-"""It holds on to the last arguments: a scalar or two, and a bias."""
+INTERPRETERS_BYTES = 4 * BATCH_TOKENS * D_IN - 32
+"""It holds on to the last arguments until they are collected: scalars, a bias or two. Less than any
+buffer of a step, of which [batch, d_in] is the smallest."""
 
 
 @pytest.mark.parametrize("architecture", [*TOPK_FAMILY, "standard"])
