@@ -15,7 +15,7 @@ settings.load_profile("unhurried")
 HERE = Path(__file__).parent
 
 OF_REAL_PROCESSES = ("slow", "long", "cluster", "storm")
-"""Marks of tests that depend on when a machine lets a process run, and on what its allocator keeps."""
+"""Marks of tests that depend on when a process may run, and on what its allocator keeps."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
