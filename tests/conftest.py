@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ HERE = Path(__file__).parent
 
 OF_REAL_PROCESSES = ("slow", "long", "cluster", "storm")
 """Marks of tests that depend on when a process may run, and on what its allocator keeps."""
+OF_MINUTES = ("cluster", "storm")
+"""Marks of tests of which each takes minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
         if "CI" in os.environ and any(map(item.get_closest_marker, OF_REAL_PROCESSES)):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=10))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where all tests together have a time limit, begin none that would be cut off by it."""
+    latest = os.environ.get("SAEQ_BEGIN_NO_TEST_AFTER")
+    if latest and time.time() > float(latest) and any(map(item.get_closest_marker, OF_MINUTES)):
+        pytest.skip("not begun: the time for all tests is nearly over")
 
 
 def _group(item: pytest.Item) -> str:
