@@ -67,7 +67,7 @@ class ArchitectureConfig(BaseModel):
     et al. 2018, arXiv 1802.04434); its `lr` is how far each weight moves in a step. muon: encoder
     and decoder move along the orthogonal matrix nearest to their mean gradient, all else by Adam
     (Jordan et al. 2024, scaled as in Liu et al. 2025, arXiv 2502.16982); one moment, `lr` as for
-    adam. It adds 40 d_in^2 d_sae FLOP to every step: worth it in large batches, with autocast."""
+    adam. It adds 40 d_in^2 d_sae FLOP to every step, of any batch; autocast takes them in bf16."""
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 3e-4
     """The learning rate after warm-up, or `auto`: 2e-4 / sqrt(d_sae / 2^14), not for signum."""
     lr_schedule: Literal["constant", "cosineannealing"] = "constant"

@@ -65,12 +65,12 @@ def update_bytes(shapes: Shapes) -> float:
     if shapes.config.optimizer == "signum":
         return shapes.half
     if shapes.config.optimizer == "muon":
-        # The mean gradient, made a product's operand; then an iteration's matrix and the next
-        # one's, with two squares of the shorter side.
+        # The mean gradient and the operand that it becomes; then an iteration's operand and the
+        # next one's, with two squares of the shorter side.
         operand = shapes.half / shapes.narrowing
         shorter = min(shapes.d_in, shapes.config.d_sae)
         squares = 2 * shorter**2 * shapes.size / shapes.narrowing
-        return max(shapes.half + operand * (shapes.narrowing > 1), 2 * operand + squares)
+        return max(shapes.half + operand, 2 * operand + squares)
     if shapes.config.adam_moments == "8bit":
         chunk = min(shapes.half, CODED_CHUNK_BYTES)
         return CODED_TEMPORARIES * chunk if shapes.kernels == "torch" else 0.0

@@ -9,6 +9,9 @@ scale = 0.2 sqrt(max(rows, columns)) gives a step the root mean square of Adam's
 al. 2025, "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2), so one learning rate
 does for the encoder, the decoder, and what is no matrix: biases and thresholds are Adam's.
 
+`torch.optim.Muon` takes matrices only, and multiplies in bfloat16 only, so that no parity in
+float64 could be shown of it; tests compare with it.
+
 The iterations cost 5 * (4 d_in^2 d_sae + 2 d_in^3) FLOP for each of both weights, however large the
 batch. They are taken in the weights' type, in bfloat16 with autocast.
 
@@ -31,7 +34,7 @@ ADAM_EPS = 1e-8
 """Of torch's Adam, which sae_lens leaves as it is."""
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 """a x + b x^3 + c x^5 on each singular value: small ones grow fastest, none settles at 1 exactly,
-five iterations bring all but the smallest into 0.7 to 1.2."""
+five iterations bring all but the smallest into 0.7 to 1.2 (Jordan)."""
 SMALLEST_NORM = 1e-7
 """A gradient of zeros stays one."""
 RMS_OF_ADAM = 0.2

@@ -13,11 +13,9 @@ from sae.architectures import ArchitectureConfig, by_architecture
 from sae.member import Member
 from sae.member_state import STATE_FILE, BadCheckpoint, load_member, save_member
 from sae.optimizers.signum import Signum
-from sae.replay import train_from_record
 from tests.sae.batched.parity_cases import Life
 from tests.sae.batched.rival import differences
-from tests.sae.batched.test_backend import packed_record
-from tests.sae.optimizers.trainings import BACKENDS, fresh, run_bare, run_member, state_of, trained
+from tests.sae.optimizers.trainings import BACKENDS, run_bare, run_member
 from tests.sae.synthetic_source import SyntheticSource, scheduled_config, small_config
 
 ARCHITECTURES = sorted(by_architecture)
@@ -70,23 +68,6 @@ def test_every_weight_moves_by_the_learning_rate_against_its_mean_gradient() -> 
     assert weight.tolist() == [0.5, 1.0, 1.25]  # the first one's mean is 0.25
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_member_goes_on_from_a_checkpoint_bit_for_bit(backend: str, tmp_path: Path) -> None:
-    config = config_of("topk", "float32")
-    source = SyntheticSource()
-
-    whole = trained(fresh(config, source), source, backend, first=0, end=30)
-    save_member(trained(fresh(config, source), source, backend, first=0, end=13), tmp_path)
-    resumed = fresh(config, source)
-    load_member(resumed, tmp_path)
-    again = trained(resumed, source, backend, first=13, end=30)
-    one, other = state_of(again.trainer), state_of(whole.trainer)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    with pytest.raises(BadCheckpoint, match="optimizer='signum' there, 'adam' here"):
-        load_member(Member.from_source(scheduled_config("topk"), source, 3840), tmp_path)
-
-
 def test_a_checkpoint_from_before_there_was_a_choice_is_adam_s(tmp_path: Path) -> None:
     source = SyntheticSource()
     save_member(Member.from_source(small_config("topk"), source, 3840), tmp_path)
@@ -98,13 +79,6 @@ def test_a_checkpoint_from_before_there_was_a_choice_is_adam_s(tmp_path: Path) -
     signum = Member.from_source(small_config("topk", **SIGNUM), source, 3840)
     with pytest.raises(BadCheckpoint, match="optimizer='adam' there, 'signum' here"):
         load_member(signum, tmp_path)
-
-
-def test_a_record_is_replayed() -> None:
-    member, record = packed_record(SyntheticSource(), config_of("batchtopk", "float32"))
-    again = train_from_record(record, SyntheticSource())
-    for name, value in again.sae.state_dict().items():
-        assert torch.equal(value, member.sae.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
